@@ -1,0 +1,1 @@
+"""Models, losses and methods of e4t: plain PyTorch that knows neither Ray nor MLflow."""

@@ -1,0 +1,1 @@
+"""Weight changes on a frozen backbone: offsets, splices, low-rank adapters."""

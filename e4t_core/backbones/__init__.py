@@ -1,0 +1,1 @@
+"""Frozen diffusion and vision backbones behind small interfaces."""

@@ -1,0 +1,147 @@
+"""The method contract. Jobs drive any method through it and know no method by name."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from e4t_core.backbones.base import Backbone
+from e4t_core.config import Config
+from e4t_core.record import Record
+
+
+class MethodConfig(Config):
+    """Fields every method has.
+
+    Attributes:
+        name: the method's file or folder name.
+        domain_word: coarse descriptor of the domain (``face``, ``cat``, ``art``).
+        templates: prompts with one ``{}`` for the concept.
+    """
+
+    name: str
+    domain_word: str
+    templates: tuple[str, ...]
+
+
+@dataclass
+class Losses:
+    """Named scalar terms and their weighted sum. Each is a mean over samples of a per-sample value."""
+
+    total: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Identity:
+    """One concept to learn.
+
+    Attributes:
+        id: its name.
+        images_N3HW: its images in [-1, 1].
+        masks_N1HW: foreground in [0, 1], or None.
+        clip_cls_NLD: [CLS] tokens of the configured CLIP layers.
+        seed: the stream all of its noise comes from, so that company in a batch changes nothing.
+    """
+
+    id: str
+    images_N3HW: Tensor
+    clip_cls_NLD: Tensor
+    masks_N1HW: Tensor | None = None
+    seed: int = 0
+
+
+@dataclass
+class Adapter:
+    """A personalization: everything beyond the backbone that generation needs.
+
+    Attributes:
+        method: the method's name.
+        identity: the identity's id.
+        tensors: named tensors, saved as safetensors.
+        meta: JSON facts (steps, seconds, final losses, switches).
+    """
+
+    method: str
+    identity: str
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class Conditioning:
+    """How an adapter conditions the one sampler. The default conditions on text alone.
+
+    A method overrides :meth:`text` to predict embeddings per step, :meth:`denoise` to change the network's pass,
+    :meth:`applied` to put weights on the backbone for the time of sampling.
+    """
+
+    def __init__(self, backbone: Backbone, prompts: Sequence[str]) -> None:
+        self.backbone = backbone
+        self.prompts = list(prompts)
+        self.trace: dict[str, list[float]] = {}
+        """Per-step figures worth plotting (E4T fig. 7 records ``embedding_norm``)."""
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Weights are on the backbone inside, and off again bit for bit outside."""
+        yield
+
+    @abstractmethod
+    def text(self, x_t_BChw: Tensor, t_B: Tensor, step: int) -> Tensor:
+        """(B, T, D) text states for denoising step ``step`` (0 is the noisiest)."""
+
+    def denoise(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor) -> Tensor:
+        """The network's prediction under these text states; called with a doubled batch for guidance."""
+        return self.backbone.denoise(x_t_BChw, t_B, text_BTD)
+
+
+class Method(ABC):
+    """A personalization method. The constructor stores its configuration."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    columns: ClassVar[tuple[str, ...]]
+    """Shard columns that pre-training reads."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def build(self, backbone: Backbone, clip_dims: tuple[int, int]) -> nn.Module:
+        """What is trained, and nothing else. ``clip_dims`` is (layers L, width D) of the CLIP features."""
+
+    @abstractmethod
+    def pretrain_loss(
+        self, module: nn.Module, backbone: Backbone, batch: Mapping[str, Any], rng: torch.Generator
+    ) -> Losses:
+        """One batch of the loader -> losses. ``rng`` (on the batch's device) is the only source of randomness."""
+
+    @contextlib.contextmanager
+    def pretraining(self, module: nn.Module, backbone: Backbone) -> Iterator[None]:
+        """Whatever must be on the backbone while pre-training; off again bit for bit outside."""
+        yield
+
+    @contextlib.contextmanager
+    def step(self, module: nn.Module) -> Iterator[None]:
+        """Surrounds one optimizer step's forward and backward passes (caches of derived weights live here)."""
+        yield
+
+    @abstractmethod
+    def personalize(self, module: nn.Module, backbone: Backbone, identities: Sequence[Identity]) -> list[Adapter]:
+        """Adapters for a batch of identities, in order. Backbone and module are bit-identical afterwards."""
+
+    @abstractmethod
+    def conditioning(
+        self, module: nn.Module, backbone: Backbone, adapter: Adapter, identity: Identity, prompts: Sequence[str]
+    ) -> Conditioning:
+        """Per-step callback for the sampler; ``prompts`` contain the backbone's placeholder."""
+
+    @abstractmethod
+    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record) -> Record:
+        """Write the adapter as ``fmt`` (``native`` or another that the method knows; else a UsageError naming them)."""

@@ -1,0 +1,1 @@
+"""The one sampler that every method generates with."""

@@ -1,0 +1,236 @@
+"""One small store interface over local folders, ``s3://`` and anything else fsspec knows.
+
+Three ways to write, and no others (the commit protocol rests on them):
+
+- :meth:`Store.put` -- whole object, atomic: a reader sees all of it or nothing;
+- :meth:`Store.create` -- the same, but only if nothing is there: exactly one of many racing writers wins;
+- :meth:`Store.delete`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from e4t_core.errors import DataError, StorageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed object: its key inside the store, size in bytes, and a string that changes when its content does."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+class Store:
+    """Objects under one URI.
+
+    Args:
+        uri: a local path, ``file://``, ``s3://bucket/prefix`` or any fsspec URL. S3 endpoint and keys come from
+            the usual ``AWS_*`` environment variables.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.uri = os.fspath(uri).rstrip("/") or "/"
+        try:
+            self.fs, root = fsspec.core.url_to_fs(self.uri)
+        except (ImportError, ValueError) as error:
+            raise StorageError(
+                f"cannot open '{uri}': {error}; use a local path, s3://bucket/prefix or another fsspec URL"
+            ) from error
+        self.root = root.rstrip("/")
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.uri,)
+
+    def __truediv__(self, key: str) -> Store:
+        return Store(self.url(key))
+
+    def url(self, key: str) -> str:
+        """The full URI of ``key``."""
+        return f"{self.uri}/{key}"
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}" if key else self.root
+
+    # --- reading
+
+    def read(self, key: str) -> bytes:
+        """All bytes of ``key``.
+
+        Raises:
+            FileNotFoundError: no such object.
+            StorageError: the location refuses reads.
+        """
+        with self._told("read", key):
+            self._fresh()
+            return bytes(self.fs.cat_file(self._path(key)))
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Bytes ``[start, end)`` of each ``(key, start, end)``, fetched concurrently where the store can."""
+        with self._told("read", ranges[0][0] if ranges else ""):
+            paths = [self._path(key) for key, _, _ in ranges]
+            if self.local:
+                return [_pread(path, start, end) for path, (_, start, end) in zip(paths, ranges, strict=True)]
+            return self.fs.cat_ranges(paths, [r[1] for r in ranges], [r[2] for r in ranges], on_error="raise")
+
+    def read_json(self, key: str) -> Any:
+        """Parse ``key`` as JSON.
+
+        Raises:
+            DataError: the object is not JSON.
+        """
+        try:
+            return json.loads(self.read(key))
+        except ValueError as error:
+            raise DataError(f"{self.url(key)} is not JSON: {error}") from error
+
+    def exists(self, key: str) -> bool:
+        """Whether ``key`` is there now."""
+        with self._told("look up", key):
+            self._fresh()
+            return bool(self.fs.exists(self._path(key)))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object whose key lies under the folder ``prefix``, in key order."""
+        with self._told("list", prefix):
+            self._fresh()
+            try:
+                found = self.fs.find(self._path(prefix), detail=True)
+            except FileNotFoundError:
+                return
+        for path in sorted(found):
+            info = found[path]
+            if ".tmp-" in path.rsplit("/", 1)[-1]:
+                continue  # a local write in progress
+            yield Entry(path[len(self.root) + 1 :], int(info["size"]), _etag(info), _modified(info))
+
+    # --- writing
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write ``key`` whole; readers see the old object or the new one, never a part."""
+        with self._told("write", key):
+            if self.local:
+                with self._aside(key, data) as aside:
+                    os.replace(aside, self._path(key))
+            else:
+                self.fs.pipe_file(self._path(key), data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write ``key`` only if it does not exist; False if somebody else was first.
+
+        Local files are linked into place, so a crash leaves nothing half-written under the name;
+        object stores use a conditional PUT.
+        """
+        with self._told("write", key):
+            try:
+                if self.local:
+                    with self._aside(key, data) as aside:
+                        os.link(aside, self._path(key))
+                else:
+                    self.fs.pipe_file(self._path(key), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def delete(self, key: str) -> None:
+        """Remove ``key``; no error if it is already gone."""
+        with self._told("delete", key), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self._path(key))
+
+    def write_json(self, key: str, value: Any) -> None:
+        """:meth:`put` as indented JSON."""
+        self.put(key, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+    # --- whole files, for tools that need a path
+
+    @contextlib.contextmanager
+    def as_local(self, key: str) -> Iterator[Path]:
+        """A local path with the content of file or folder ``key``: itself if local, else a temporary download."""
+        if self.local:
+            yield Path(self._path(key))
+            return
+        with tempfile.TemporaryDirectory(prefix="e4t-") as folder:
+            target = Path(folder) / (key.rsplit("/", 1)[-1] or "root")
+            with self._told("read", key):
+                self.fs.get(self._path(key), str(target), recursive=bool(self.fs.isdir(self._path(key))))
+            yield target
+
+    def put_folder(self, folder: Path, key: str = "") -> None:
+        """Upload every file below ``folder`` under ``key``."""
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            name = path.relative_to(folder).as_posix()
+            self.put(f"{key}/{name}" if key else name, path.read_bytes())
+
+    # --- internals
+
+    def _fresh(self) -> None:
+        if not self.local:
+            self.fs.invalidate_cache()  # another writer may have been here
+
+    @contextlib.contextmanager
+    def _aside(self, key: str, data: bytes) -> Iterator[Path]:
+        """A synced temporary file beside ``key`` holding ``data``; removed on leaving."""
+        target = Path(self._path(key))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{target.name}.tmp-", dir=target.parent)
+        aside = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.chmod(0o644)
+            yield aside
+        finally:
+            aside.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _told(self, action: str, key: str) -> Iterator[None]:
+        """Turn a location's refusal into a message that names it; 'not found' and 'exists' stay as they are."""
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot {action} {self.url(key)}: {_reason(error)}") from error
+
+
+def _pread(path: str, start: int, end: int) -> bytes:
+    with open(path, "rb") as file:
+        return os.pread(file.fileno(), end - start, start)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "no space is left there; free some or choose another --out, then run the same command again"
+    if isinstance(error, PermissionError):
+        return f"permission denied ({error}); the credentials or file mode must allow it"
+    return str(error) or type(error).__name__
+
+
+def _etag(info: dict[str, Any]) -> str:
+    tag = info.get("ETag") or info.get("etag")
+    return str(tag).strip('"') if tag else f"{info['size']}-{_modified(info)!r}"
+
+
+def _modified(info: dict[str, Any]) -> float:
+    value = info.get("mtime") or info.get("LastModified") or info.get("created") or 0.0
+    return float(value.timestamp()) if hasattr(value, "timestamp") else float(value)

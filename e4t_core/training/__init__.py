@@ -1,0 +1,1 @@
+"""The plain training loop and its checkpoints."""

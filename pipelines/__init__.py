@@ -1,0 +1,1 @@
+"""Data to shards: sources, stages and their Ray Data executor."""

@@ -1,0 +1,95 @@
+"""The stage contract: declared inputs, outputs, version and resources; models load in the worker, not here.
+
+Stages never import Ray. The executor (``pipelines/executor.py``) runs them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from e4t_core.backbones.config import Models
+from e4t_core.config import Config
+from e4t_core.schema import Sample
+
+
+class Resources(Config):
+    """What one worker of a stage takes. Comes from the recipe, never from looking at the machine.
+
+    Attributes:
+        actors: most workers at once.
+        cpus: logical CPUs Ray reserves per worker (0 lets workers share a small machine).
+        gpus: GPUs per worker.
+        threads: ``torch.set_num_threads`` in the worker; fixed, because it can change the last bits of a result.
+        batch_size: samples per call.
+        device: torch device string the model is put on.
+    """
+
+    actors: int = 1
+    cpus: float = 0.0
+    gpus: float = 0.0
+    threads: int = 1
+    batch_size: int = 32
+    device: str = "cpu"
+
+
+class StageConfig(Config):
+    """Fields every stage has; a stage adds its own."""
+
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Why one sample is quarantined.
+
+    Attributes:
+        reason: a short fixed word (``truncated``, ``bomb``, ``no_mask``...), counted in reports.
+        message: the sentence for a person, with the value and what would be right.
+    """
+
+    reason: str
+    message: str
+
+
+class Stage(ABC):
+    """One column.
+
+    Class attributes:
+        name: file name under ``pipelines/stages/``.
+        version: raised when the code's output changes; part of the fingerprint.
+        reads: upstream stages whose members each sample carries (``ingest`` has none: it gets the source).
+        writes: member name patterns it may write (``image.*``, ``clip_cls.npy``), for schema checks and packing.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    reads: ClassVar[tuple[str, ...]]
+    writes: ClassVar[tuple[str, ...]]
+    Config: ClassVar[type[StageConfig]]
+
+    def __init__(self, config: Any, models: Models) -> None:
+        self.config = config
+        self.models = models
+
+    def settings(self) -> dict[str, Any]:
+        """Everything in the configuration that changes the output's bytes (resources do not, but batch size may)."""
+        return {k: v for k, v in self.config.dump().items() if k != "resources"}
+
+    def weights(self) -> str:
+        """Fingerprint of the model weights it uses (``""`` for none). Called on the driver, loads no model."""
+        return ""
+
+    def setup(self) -> None:
+        """Load models, once per worker."""
+
+    @abstractmethod
+    def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
+        """Process samples; one result per sample, in order: the written members, or why there are none.
+
+        ``ingest`` samples carry ``"__item__"`` (a SourceItem) and ``"__source__"`` (the Source); others carry the
+        members of every stage in ``reads``. An exception fails the shard (a bug or a lost service), so expected
+        faults of the data must be returned as :class:`Bad`.
+        """
