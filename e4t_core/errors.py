@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class UserError(Exception):
     """Something outside the program is wrong: a value, a file, a service."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        """``facts`` are JSON values for a machine that reads the summary (counts, URIs)."""
+        super().__init__(message)
+        self.facts = facts
 
 
 class UsageError(UserError):

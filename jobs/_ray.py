@@ -1,0 +1,63 @@
+"""Start or join Ray with an environment that workers can work in."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from e4t_core.errors import UsageError
+from jobs._sections import RayConfig
+
+_PASSED_ON = ("AWS_", "MLFLOW_", "E4T_", "OMP_NUM_THREADS", "HF_", "NO_PROXY")
+_OBJECT_STORE_BYTES = 256 << 20
+"""Rows carry descriptions, never images: a local object store can be small."""
+
+
+def environment() -> dict[str, str]:
+    """Variables that workers on other nodes need: storage, tracking and thread settings."""
+    passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
+    return {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"} | passed
+
+
+@contextmanager
+def session(config: RayConfig) -> Iterator[None]:
+    """Ray is initialised inside; a Ray that was already there stays.
+
+    Raises:
+        UsageError: the named cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    runtime_env = {"env_vars": environment()}
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            runtime_env=runtime_env,
+            logging_level=logging.ERROR,
+            # unix sockets live below it, and their paths may not be long
+            _temp_dir=os.path.join(tempfile.gettempdir(), "e4t-ray"),
+        )
+    else:
+        try:
+            ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError) as error:
+            raise UsageError(
+                f"no Ray cluster answers at '{address}' ({error}); start one with `ray start --head`, or unset "
+                "RAY_ADDRESS and ray.address to run locally"
+            ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

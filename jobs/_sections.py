@@ -1,0 +1,139 @@
+"""The recipe's own sections: what the jobs need beyond the sections that sources, stages and methods define."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from e4t_core.config import Config
+from e4t_core.sampling import SamplerConfig
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ShardsConfig(Config):
+    """How data is cut and how much of it may be bad.
+
+    Attributes:
+        samples_per_shard: samples in a shard, the unit of work (256 to 1,000 on a cluster).
+        allowed_bad_share: over this share of quarantined samples a job ends with exit code 3.
+    """
+
+    samples_per_shard: Count = 512
+    allowed_bad_share: Share = 0.01
+
+
+class WorkersConfig(Config):
+    """Ray Train workers.
+
+    Attributes:
+        num_workers: data-parallel workers, over as many nodes as hold them.
+        cpus, gpus: reserved per worker.
+        threads: torch threads per worker.
+        device: torch device string.
+        max_failures: worker losses that are survived by resuming from the last checkpoint.
+    """
+
+    num_workers: Count = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    threads: Count = 1
+    device: str = "cpu"
+    max_failures: int = 3
+
+
+class ActorsConfig(Config):
+    """A pool of actors that each load the models once.
+
+    Attributes:
+        actors: most actors at once.
+        cpus, gpus: reserved per actor.
+        threads: torch threads per actor.
+        device: torch device string.
+    """
+
+    actors: Count = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    threads: Count = 1
+    device: str = "cpu"
+
+
+class PersonalizeConfig(ActorsConfig):
+    """Which identities are personalized, and in units of how many.
+
+    Attributes:
+        identities_per_shard: identities in one committed unit of work.
+        min_images, max_images: identities with fewer or more images are left out (both bounds included).
+        max_identities: at most this many, in id order.
+        allowed_failed_share: over this share of failed identities the job ends with exit code 3.
+    """
+
+    identities_per_shard: Count = 16
+    min_images: Count = 1
+    max_images: int | None = None
+    max_identities: int | None = None
+    allowed_failed_share: Share = 0.0
+
+
+class Prompt(Config):
+    """One line of the benchmark.
+
+    Attributes:
+        name: short file-safe name.
+        template: the prompt, with ``{}`` for the concept.
+        concept_less: the same without the concept, for CLIP-T.
+        kind: ``plain``, ``style``, ``background``, ``accessory`` or ``full_body``: how reports group prompts.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+    concept_less: str
+    kind: str = "plain"
+
+
+class GenerateConfig(ActorsConfig):
+    """What is drawn for every identity."""
+
+    sampler: SamplerConfig
+    prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)]
+    images_per_prompt: Count = 1
+
+
+class EvaluateConfig(ActorsConfig):
+    """How aggregates get their intervals. The metrics themselves are the recipe's ``metrics`` section.
+
+    Attributes:
+        bootstrap_samples: resamples over identities.
+        confidence: two-sided level of the intervals.
+    """
+
+    bootstrap_samples: Count = 2000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class RayConfig(Config):
+    """Which Ray.
+
+    Attributes:
+        address: ``null`` joins the cluster that ``RAY_ADDRESS`` names (as inside ``ray job submit``), else starts a
+            local one for the duration of the job; ``auto`` or ``ray://host:port`` joins that one.
+        num_cpus: logical CPUs of a local Ray (all if ``null``).
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+
+
+class MlflowConfig(Config):
+    """Where runs are logged.
+
+    Attributes:
+        uri: tracking URI; ``null`` takes ``MLFLOW_TRACKING_URI``, else sqlite beside ``--out``.
+        experiment: experiment name.
+    """
+
+    uri: str | None = None
+    experiment: str = "e4t"
