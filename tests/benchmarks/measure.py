@@ -1,0 +1,93 @@
+"""What a benchmark reports, and how time and memory are taken."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        name: what it is of.
+        value, unit: the measurement; ratios have unit ``x``.
+        bound: what the project holds itself to (``>= 0.85``), or empty for a plain reading.
+        ok: whether the bound holds, None without one.
+        note: how it was taken.
+    """
+
+    name: str
+    value: float
+    unit: str
+    bound: str = ""
+    ok: bool | None = None
+    note: str = ""
+
+    def line(self) -> str:
+        """One line of the table."""
+        verdict = "" if self.ok is None else ("  holds" if self.ok else "  MISSES")
+        return f"  {self.name:<58} {self.value:>10.3g} {self.unit:<9} {self.bound:<8}{verdict}  {self.note}"
+
+
+def ratio(name: str, value: float, bound: str, note: str = "") -> Figure:
+    """A ratio held to ``bound``, written as ``>= 0.9`` or ``<= 1.1``."""
+    sign, number = bound.split()
+    ok = value >= float(number) if sign == ">=" else value <= float(number)
+    return Figure(name, value, "x", bound, ok, note)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, taken in turns so that a busy moment of the machine hits all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            taken[name].append(seconds(call))
+    return {name: sorted(times)[len(times) // 2] for name, times in taken.items()}
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """Peak resident MB of this process and its descendants, sampled 20 times a second; filled in on leaving."""
+    peak, stop = [0.0], threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not stop.wait(0.05):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue  # ended between listing and reading
+            peak[0] = max(peak[0], total / 1e6)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def cpu_model() -> str:
+    """Processor name and how many cores may be used."""
+    with open("/proc/cpuinfo") as info:
+        model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.processor())
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
