@@ -1,0 +1,78 @@
+"""A head with its job server, a second node, an S3 server and an MLflow server, all real and all on loopback."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import environment, free_port, running, tool, wait_for_http
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Addresses of a running Ray head."""
+
+    gcs: str
+    jobs: str
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of an MLflow server on sqlite."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    port, log = free_port(), folder / "server.log"
+    command = [
+        tool("mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/m.db",
+        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    with running(command, log) as child:
+        wait_for_http(f"http://127.0.0.1:{port}/health", child, log)
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two Ray nodes on this machine: a head with the job server, and a worker node with a resource of its own."""
+    logs = tmp_path_factory.mktemp("cluster")
+    # Ray puts unix sockets below its folder, and their paths have a limit of about 100 characters.
+    short = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    port, dashboard = free_port(), free_port()
+    head = [
+        tool("ray"), "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
+        "--dashboard-port", str(dashboard), "--num-cpus", "2", "--object-store-memory", str(200 << 20), "--temp-dir", str(short),
+    ]  # fmt: skip
+    second = [
+        tool("ray"), "start", "--block", "--address", f"127.0.0.1:{port}", "--num-cpus", "2",
+        "--object-store-memory", str(200 << 20), "--resources", '{"second": 2}',
+    ]  # fmt: skip
+    with running(head, logs / "head.log") as head_process:
+        wait_for_http(f"http://127.0.0.1:{dashboard}/api/version", head_process, logs / "head.log")
+        with running(second, logs / "second.log"):
+            _wait_for_nodes(f"127.0.0.1:{port}", 2)
+            yield Cluster(gcs=f"127.0.0.1:{port}", jobs=f"http://127.0.0.1:{dashboard}")
+    shutil.rmtree(short, ignore_errors=True)
+
+
+def _wait_for_nodes(address: str, count: int, seconds: float = 60) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import ray, sys;"
+        f"ray.init(address='{address}', logging_level=40, log_to_driver=False);"
+        "print(sum(n['Alive'] for n in ray.nodes()))"
+    )
+    end = time.monotonic() + seconds
+    found = ""
+    while time.monotonic() < end:
+        done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+        found = done.stdout.strip() or done.stderr[-500:]
+        if found == str(count):
+            return
+    raise RuntimeError(f"{count} Ray nodes did not come up at {address}: {found}")

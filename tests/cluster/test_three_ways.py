@@ -1,0 +1,88 @@
+"""The same words three ways: local Ray, ``ray job submit`` to a head, and a cluster of two nodes; S3 and MLflow are real servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.cluster.conftest import Cluster
+from tests.support.processes import ROOT, environment, jobs, tool
+
+pytestmark = pytest.mark.cluster
+
+SMALL = (
+    "source.identities=4", "source.images_per_identity=2", "shards.samples_per_shard=4",
+    "train.steps=4", "train.batch_size=4", "train.checkpoint_every=2", "train.log_every=1",
+    "method.personalize.steps=2", "method.personalize.batch_size=2",
+    "generate.sampler.steps=2", "personalize.max_identities=2", "evaluate.bootstrap_samples=50",
+)  # fmt: skip
+
+
+def words(command: str, *more: str) -> list[str]:
+    sets = [word for text in SMALL for word in ("--set", text)]
+    return [command, "--recipe", "tiny", *sets, *more, "--json"]
+
+
+def road(out: str) -> list[list[str]]:
+    """Every command of the road, writing below ``out``."""
+    shards, checkpoint = ("--shards", f"{out}/shards"), ("--checkpoint", f"{out}/checkpoint")
+    return [
+        words("preprocess", "--out", f"{out}/shards"),
+        words("pretrain", *shards, "--out", f"{out}/checkpoint"),
+        words("personalize", *shards, *checkpoint, "--out", f"{out}/adapters"),
+        words("generate", *shards, *checkpoint, "--adapters", f"{out}/adapters", "--out", f"{out}/images"),
+        words("evaluate", *shards, "--images", f"{out}/images", "--out", f"{out}/evaluation"),
+        words("report", *shards, "--images", f"{out}/images", "--evaluation", f"{out}/evaluation", "--out", f"{out}/report"),
+    ]
+
+
+def submitted(cluster: Cluster, command: list[str], env: dict[str, str]) -> dict:
+    runtime = json.dumps({"env_vars": {**env, "OMP_NUM_THREADS": "1"}, "excludes": [".git", ".venv", "out"]})
+    done = subprocess.run(
+        [tool("ray"), "job", "submit", "--address", cluster.jobs, "--working-dir", str(ROOT), "--runtime-env-json", runtime,
+         "--", "python", "-m", "jobs", *command],
+        env=environment(), capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{")))
+
+
+def check_road(summaries: dict[str, dict]) -> None:
+    assert summaries["preprocess"]["samples"] == 8
+    assert summaries["pretrain"]["steps"] == 4
+    assert summaries["personalize"]["identities"] == 2
+    assert summaries["generate"]["images"] == 2 * 8
+
+
+def test_local(tmp_path, mlflow_server: str) -> None:
+    summaries = {}
+    for command in road(str(tmp_path)):
+        done = jobs(*command, env={"MLFLOW_TRACKING_URI": mlflow_server})
+        assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
+        summaries[command[0]] = json.loads(done.stdout.splitlines()[-1])
+    check_road(summaries)
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+    assert _runs(mlflow_server) >= 3
+
+
+def test_ray_job_submit_to_two_nodes_on_s3(cluster: Cluster, moto_s3, mlflow_server: str) -> None:
+    bucket = moto_s3.bucket()
+    env = {**moto_s3.env, "MLFLOW_TRACKING_URI": mlflow_server}
+    summaries = {}
+    for command in road(f"s3://{bucket}/road"):
+        if command[0] == "pretrain":
+            command += ["--set", "workers.num_workers=2"]
+        summaries[command[0]] = submitted(cluster, command, env)
+    check_road(summaries)
+    again = submitted(cluster, road(f"s3://{bucket}/road")[0], env)
+    assert again["shards_done"] == 0
+    assert again["version"] == summaries["preprocess"]["version"]
+
+
+def _runs(uri: str) -> int:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    return len(client.search_runs([e.experiment_id for e in client.search_experiments()]))
