@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from e4t_core.errors import DataError, StorageError
+
+_ASIDE = ".tmp-"
+"""In the names of local files that are still being written."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Store:
             ) from error
         self.root = root.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
+        self._refusals: tuple[type[Exception], ...] = (OSError, *_library_errors(self.fs))
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -108,18 +114,38 @@ class Store:
             self._fresh()
             return bool(self.fs.exists(self._path(key)))
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every object whose key lies under the folder ``prefix``, in key order."""
-        with self._told("list", prefix):
+    def size(self, key: str) -> int | None:
+        """Bytes of the object at ``key``; None if there is none."""
+        with self._told("look up", key):
             self._fresh()
             try:
-                found = self.fs.find(self._path(prefix), detail=True)
-            except FileNotFoundError:
-                return
+                return int(self.fs.size(self._path(key)))
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise
+                return None
+
+    @contextlib.contextmanager
+    def open(self, key: str) -> Iterator[IO[bytes]]:
+        """A seekable file for reading parts of ``key`` (a parquet row group, a hash in pieces)."""
+        with self._told("read", key):
+            self._fresh()
+            with self.fs.open(self._path(key), "rb", **({} if self.local else {"cache_type": "none"})) as file:
+                yield file
+
+    def list(self, prefix: str = "", unfinished: bool = False) -> Iterator[Entry]:
+        """Every object whose key lies under the folder ``prefix``, in key order.
+
+        Args:
+            unfinished: also what local writers that were killed left behind.
+        """
+        with self._told("list", prefix):
+            self._fresh()
+            found = self.fs.find(self._path(prefix), detail=True)
         for path in sorted(found):
             info = found[path]
-            if ".tmp-" in path.rsplit("/", 1)[-1]:
-                continue  # a local write in progress
+            if not unfinished and _ASIDE in path.rsplit("/", 1)[-1]:
+                continue
             yield Entry(path[len(self.root) + 1 :], int(info["size"]), _etag(info), _modified(info))
 
     # --- writing
@@ -130,6 +156,7 @@ class Store:
             if self.local:
                 with self._aside(key, data) as aside:
                     os.replace(aside, self._path(key))
+                    _sync_folder(aside.parent)
             else:
                 self.fs.pipe_file(self._path(key), data)
 
@@ -137,18 +164,32 @@ class Store:
         """Write ``key`` only if it does not exist; False if somebody else was first.
 
         Local files are linked into place, so a crash leaves nothing half-written under the name;
-        object stores use a conditional PUT.
+        object stores use a conditional PUT. A writer whose connection broke after its own PUT arrived is told
+        False as well: whoever gets False must look at what is there.
         """
         with self._told("write", key):
             try:
                 if self.local:
                     with self._aside(key, data) as aside:
                         os.link(aside, self._path(key))
+                        _sync_folder(aside.parent)
                 else:
-                    self.fs.pipe_file(self._path(key), data, mode="create")
+                    self._conditional_put(key, data)
             except FileExistsError:
                 return False
             return True
+
+    def _conditional_put(self, key: str, data: bytes) -> None:
+        for pause in (0.1, 0.3, 1.0, 3.0, None):
+            try:
+                return self.fs.pipe_file(self._path(key), data, mode="create")
+            except OSError as error:
+                if _code(error) in ("PreconditionFailed", "412"):
+                    raise FileExistsError(key) from error
+                # S3 answers 409 while another writer's PUT is undecided, and asks to try again
+                if _code(error) not in ("ConditionalRequestConflict", "409") or pause is None:
+                    raise
+                time.sleep(pause)
 
     def delete(self, key: str) -> None:
         """Remove ``key``; no error if it is already gone."""
@@ -190,7 +231,7 @@ class Store:
         """A synced temporary file beside ``key`` holding ``data``; removed on leaving."""
         target = Path(self._path(key))
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{target.name}.tmp-", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{target.name}{_ASIDE}", dir=target.parent)
         aside = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -207,10 +248,27 @@ class Store:
         """Turn a location's refusal into a message that names it; 'not found' and 'exists' stay as they are."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError):
+        except FileExistsError:
             raise
-        except OSError as error:
+        except FileNotFoundError as error:
+            if _code(error) != "NoSuchBucket":
+                raise
+            raise StorageError(f"cannot {action} {self.url(key)}: there is no such bucket; create it first") from error
+        except self._refusals as error:
             raise StorageError(f"cannot {action} {self.url(key)}: {_reason(error)}") from error
+
+
+def _library_errors(fs: Any) -> tuple[type[Exception], ...]:
+    """What the client library raises that is no OSError (no credentials, no route): botocore's, for S3."""
+    if "s3" not in fs.protocol:
+        return ()
+    return (importlib.import_module("botocore.exceptions").BotoCoreError,)
+
+
+def _code(error: BaseException) -> str:
+    """The object store's own error code behind ``error``, or an empty string."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _pread(path: str, start: int, end: int) -> bytes:
@@ -218,11 +276,26 @@ def _pread(path: str, start: int, end: int) -> bytes:
         return os.pread(file.fileno(), end - start, start)
 
 
-def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+def _sync_folder(folder: Path) -> None:
+    """Make a new name survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return "no space is left there; free some or choose another --out, then run the same command again"
-    if isinstance(error, PermissionError):
-        return f"permission denied ({error}); the credentials or file mode must allow it"
+    if number == errno.EFBIG:
+        return "the file is larger than the location or the process's limit (ulimit -f) allows"
+    if isinstance(error, PermissionError) or number == errno.EROFS:
+        code = _code(error)
+        return f"permission denied ({code or error}); the credentials, bucket policy or file mode must allow it"
+    if type(error).__name__ == "NoCredentialsError":
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     return str(error) or type(error).__name__
 
 

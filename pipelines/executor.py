@@ -1,0 +1,271 @@
+"""Runs stages over shards with Ray Data: one row is one shard, one map operator with an actor pool is one stage.
+
+Shards stream through the stages, so a shard is decoded on a CPU while another is encoded on a GPU. Rows carry a few
+hundred bytes (what is committed so far); samples stay in the store. This is the only file that knows Ray Data.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from e4t_core import errors
+from e4t_core.errors import UserError
+from e4t_core.storage import Store
+from pipelines.shards import plan as plans
+from pipelines.shards.commit import ShardRef
+from pipelines.shards.manifest import Manifest, publish
+from pipelines.shards.report import Progress, StageEstimate, StageReport, Summary, dry_run
+from pipelines.shards.survey import Survey, survey
+from pipelines.shards.work import Job, ShardTask, ShardWorker
+from pipelines.sources.base import Source
+from pipelines.stages.base import Stage
+
+_MAX_BLOCKS = 4096
+_PROGRESS_S = 0.5
+
+# Ray Data tells of every start and end; what it warns of (a cluster that lacks a GPU) stays.
+logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
+logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+__all__ = ["Progress", "StageEstimate", "StageReport", "Summary", "dry_run", "preprocess"]
+
+
+def preprocess(
+    store: Store,
+    source: Source,
+    stages: Sequence[Stage],
+    *,
+    samples_per_shard: int,
+    recipe: Mapping[str, Any],
+    limit: int | None = None,
+    retry_quarantined: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Bring ``store`` up to date with the source and the stages, doing only what is missing. Ray must be running.
+
+    Safe to kill at any moment and to run several times at once: the store ends up the same.
+
+    Args:
+        stages: in an order in which each follows those it reads.
+        samples_per_shard: size of new shards; shards that exist keep their samples.
+        recipe: stored in the manifest.
+        retry_quarantined: try quarantined samples once more.
+
+    Raises:
+        DataError: an empty source, duplicate ids, damaged data.
+        StorageError: the store refuses.
+        RuntimeError: a stage raised; the message names stage, shard and sample.
+    """
+    began = time.perf_counter()
+    plan = plans.resolve(store, source, samples_per_shard, limit)
+    found = survey(store, plan, stages, retry_quarantined)
+    finished = {task.shard: dict(task.done) for task in found.tasks}
+    reports = {stage.name: StageReport(shards_cached=found.done(stage.name)) for stage in stages}
+    if found.open:
+        made, reports = _execute(store, source, plan, found, on_progress)
+        finished.update(made)
+    refs = {stage.name: {shard: done[stage.name] for shard, done in finished.items()} for stage in stages}
+    manifest = publish(store, plan, found.stages, refs, recipe)
+    return _summary(manifest, refs, reports, time.perf_counter() - began)
+
+
+def _summary(
+    manifest: Manifest, refs: Mapping[str, Mapping[int, ShardRef]], reports: dict[str, StageReport], seconds: float
+) -> Summary:
+    head = manifest.head
+    return Summary(
+        version=manifest.version,
+        samples=head["samples"],
+        quarantined=head["quarantined"],
+        planned=head["planned"],
+        shards_done=sum(r.shards_done for r in reports.values()),
+        shards_cached=sum(r.shards_cached for r in reports.values()),
+        bytes=sum(ref.bytes for shards in refs.values() for ref in shards.values()),
+        seconds=seconds,
+        reasons=dict(head["reasons"]),
+        stages=reports,
+    )
+
+
+# --- Ray
+
+
+class _Monitor:
+    """Counts what workers finish, and tells them to stop once one has failed."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        self._counts: dict[str, Counter[str]] = {}
+        self._times: dict[str, tuple[float, float]] = {}
+
+    def begin(self, stage: str) -> bool:
+        """Whether to start on another shard."""
+        now = time.time()
+        self._times.setdefault(stage, (now, now))
+        return not self._stopped
+
+    def end(self, stage: str, samples: int, cached: bool) -> None:
+        """One shard is committed."""
+        count = self._counts.setdefault(stage, Counter())
+        count["cached" if cached else "made"] += 1
+        count["samples"] += 0 if cached else samples
+        self._times[stage] = (self._times[stage][0], time.time())
+
+    def stop(self) -> None:
+        """Let shards in flight finish and start no others."""
+        self._stopped = True
+
+    def snapshot(self) -> tuple[dict[str, Counter[str]], dict[str, tuple[float, float]]]:
+        """Counts, and first begin and last end, by stage."""
+        return self._counts, self._times
+
+
+class _StageActor:
+    """One worker of one stage. Errors travel as rows, so that shards in flight elsewhere still commit."""
+
+    def __init__(self, job: Job, monitor: Any) -> None:
+        self._name, self._worker, self._monitor = job.stage.name, ShardWorker(job), monitor
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        task = _task_of(row)
+        if row["error"] or self._name in task.done:
+            return row
+        if not ray.get(self._monitor.begin.remote(self._name)):
+            return {**row, "error": _SKIPPED}
+        try:
+            ref, cached = self._worker.process(task)
+        except Exception as error:  # noqa: BLE001 - the driver raises it
+            self._monitor.stop.remote()
+            return {**row, "error": _describe(error)}
+        ray.get(self._monitor.end.remote(self._name, ref.n_ok + ref.n_bad, cached))
+        return _row_of(replace(task, done={**task.done, self._name: ref}))
+
+
+_SKIPPED = json.dumps({"kind": "skipped"})
+
+
+def _describe(error: Exception) -> str:
+    kind = type(error).__name__ if isinstance(error, UserError) else ""
+    facts = error.facts if isinstance(error, UserError) else {}
+    return json.dumps({"kind": kind, "message": str(error), "facts": facts, "trace": traceback.format_exc()})
+
+
+def _row_of(task: ShardTask) -> dict[str, Any]:
+    return {"task": json.dumps(asdict(task)), "error": ""}
+
+
+def _task_of(row: Mapping[str, Any]) -> ShardTask:
+    fields = json.loads(row["task"])
+    return ShardTask(**{**fields, "done": {name: ShardRef.from_dict(ref) for name, ref in fields["done"].items()}})
+
+
+def _execute(
+    store: Store, source: Source, plan: plans.Plan, found: Survey, on_progress: Callable[[Progress], None] | None
+) -> tuple[dict[int, dict[str, ShardRef]], dict[str, StageReport]]:
+    """Finish every open shard; shard -> stage -> commit, and what each stage did."""
+    run, monitor = uuid.uuid4().hex, ray.remote(num_cpus=0)(_Monitor).remote()
+    rows = ray.data.from_items([_row_of(task) for task in found.open], override_num_blocks=_blocks(found))
+    rows.context.enable_progress_bars = False
+    rows.context.print_on_execution_start = False
+    for stage, identity in found.stages:
+        if found.done(stage.name) < len(found.tasks):
+            rows = _add_stage(rows, Job(store, source, stage, identity, plan.items_key, run), monitor, len(found.open))
+    made: dict[int, dict[str, ShardRef]] = {}
+    problems: list[dict[str, Any]] = []
+    with _watching(monitor, found, on_progress):
+        for row in rows.iter_rows():
+            if row["error"]:
+                problems.append(json.loads(row["error"]))
+            else:
+                task = _task_of(row)
+                made[task.shard] = dict(task.done)
+    _raise_first(problems)
+    counts, times = ray.get(monitor.snapshot.remote())
+    return made, {stage.name: _report(stage.name, found, counts, times) for stage, _ in found.stages}
+
+
+def _blocks(found: Survey) -> int:
+    """One shard a block, so that stages overlap from the first shard on; several only when there are very many."""
+    return min(len(found.open), _MAX_BLOCKS)
+
+
+def _add_stage(rows: ray.data.Dataset, job: Job, monitor: Any, shards: int) -> ray.data.Dataset:
+    resources = job.stage.config.resources
+    actors = min(resources.actors, shards)
+    return rows.map(
+        _StageActor,
+        fn_constructor_args=(job, monitor),
+        compute=ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus or None,
+    )
+
+
+def _raise_first(problems: Sequence[Mapping[str, Any]]) -> None:
+    for problem in problems:
+        kind = getattr(errors, problem["kind"], None) if problem["kind"] else None
+        if isinstance(kind, type) and issubclass(kind, UserError):
+            raise kind(problem["message"], **problem["facts"])
+        if problem["kind"] != "skipped":
+            raise RuntimeError(f"{problem['message']}\n\nIn the worker:\n{problem['trace']}")
+
+
+@contextmanager
+def _watching(monitor: Any, found: Survey, on_progress: Callable[[Progress], None] | None) -> Iterator[None]:
+    """Report progress from a thread while the driver waits for rows."""
+    if on_progress is None:
+        yield
+        return
+    over, began = threading.Event(), time.time()
+
+    def watch() -> None:
+        while not over.wait(_PROGRESS_S):
+            on_progress(_progress(monitor, found, began))
+
+    thread = threading.Thread(target=watch, daemon=True, name="preprocess-progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    on_progress(_progress(monitor, found, began))
+
+
+def _progress(monitor: Any, found: Survey, began: float) -> Progress:
+    counts, _ = ray.get(monitor.snapshot.remote())
+    todo = {stage.name: len(found.tasks) - found.done(stage.name) for stage, _ in found.stages}
+    done = {name: counts.get(name, Counter())["made"] + counts.get(name, Counter())["cached"] for name in todo}
+    samples = sum(count["samples"] for count in counts.values())
+    parts = [f"{name} {done[name]}/{todo[name]}" for name in todo if todo[name]]
+    rate = samples / max(time.time() - began, 1e-9)
+    return Progress(sum(done.values()), sum(todo.values()), samples, f"{' '.join(parts)}, {rate:.1f} samples/s")
+
+
+def _report(
+    name: str, found: Survey, counts: Mapping[str, Counter[str]], times: Mapping[str, tuple[float, float]]
+) -> StageReport:
+    count, (first, last) = counts.get(name, Counter()), times.get(name, (0.0, 0.0))
+    seconds = last - first
+    return StageReport(
+        shards_done=count["made"],
+        shards_cached=found.done(name) + count["cached"],
+        samples=count["samples"],
+        seconds=seconds,
+        samples_per_s=count["samples"] / seconds if seconds else 0.0,
+    )

@@ -1,0 +1,270 @@
+"""Batches out of committed shards: columns joined by key, split over ranks, shuffled by seed, resumed exactly.
+
+The order of samples is one endless sequence, the same for any number of ranks and threads: epoch after epoch, each a
+permutation drawn from (seed, epoch). Global batch ``b`` is positions ``[b*G, (b+1)*G)`` of it; rank ``r`` takes the
+``r``-th part. A batch may span two epochs, so no sample is ever dropped. The state is one number: the position.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from e4t_core.errors import CheckpointMismatch, DataError, UsageError
+from e4t_core.images import decode_image, decode_mask
+from e4t_core.schema import Sample, decode_array, decode_json, image_member
+from e4t_core.storage import Store
+from pipelines.shards.manifest import load_index, load_manifest
+from pipelines.shards.reading import Located, read_samples
+from pipelines.shards.tar import Span
+
+
+class ShardDataset:
+    """One version of a store, for reading.
+
+    Attributes:
+        version: of the manifest.
+        columns: stage names.
+        table: Arrow columns ``row, key, id, shard, identity, labels_json``; quarantined samples are not in it.
+    """
+
+    def __init__(self, store: Store, version: int | None = None) -> None:
+        self.store = store
+        manifest = load_manifest(store, version)
+        self.version = manifest.version
+        self.columns = manifest.stages
+        index = load_index(store, manifest)
+        index = index.filter(pc.equal(index["status"], "ok"))
+        self.table = index.select(["key", "id", "shard", "identity", "labels_json"]).add_column(
+            0, "row", pa.array(np.arange(index.num_rows))
+        )
+        self._keys, self._shards = index["key"], index["shard"].to_numpy()
+        self._tars = {stage: {n: ref.key for n, ref in manifest.refs(stage).items()} for stage in self.columns}
+        self._spans = {
+            stage: np.stack([index[f"{stage}.{part}"].to_numpy() for part in Span._fields], axis=1)
+            for stage in self.columns
+        }
+
+    @classmethod
+    def open(cls, uri: str, version: int | None = None) -> ShardDataset:
+        """Open the newest version at ``uri``, or the one named.
+
+        Raises:
+            DataError: nothing is committed there, or its index is damaged.
+            UsageError: no such version.
+        """
+        return cls(Store(uri), version)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def samples(self, rows: Sequence[int], columns: Sequence[str]) -> list[Sample]:
+        """Members of all ``columns`` of each row, and ``__key__``, ``__id__``, ``__identity__``, ``__labels__``.
+
+        Raises:
+            UsageError: no such column.
+            DataError: a tar is missing or damaged.
+        """
+        self.check_columns(columns)
+        facts = self.table.select(["key", "id", "identity", "labels_json"]).take(pa.array(rows, pa.int64())).to_pylist()
+        samples: list[Sample] = [
+            {
+                "__key__": fact["key"],
+                "__id__": fact["id"],
+                "__identity__": fact["identity"],
+                "__labels__": json.loads(fact["labels_json"]),
+            }
+            for fact in facts
+        ]
+        wanted = [
+            Located(facts[i]["key"], self._tars[c][int(self._shards[row])], Span(*self._spans[c][row].tolist()))
+            for c in columns
+            for i, row in enumerate(rows)
+        ]
+        for i, members in enumerate(read_samples(self.store, wanted)):
+            samples[i % len(rows)].update(members)
+        return samples
+
+    def identities(self) -> dict[str, list[int]]:
+        """Identity -> its rows, in order of identity; samples without one are left out."""
+        out: dict[str, list[int]] = {}
+        for row, identity in enumerate(self.table["identity"].to_pylist()):
+            if identity is not None:
+                out.setdefault(identity, []).append(row)
+        return dict(sorted(out.items()))
+
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Raise UsageError unless every column is there."""
+        for column in columns:
+            if column not in self.columns:
+                raise UsageError(
+                    f"{self.store.uri} version {self.version} has no column '{column}'; it has "
+                    f"{', '.join(self.columns)}; add the stage to the recipe and run preprocess"
+                )
+
+
+def collate(samples: Sequence[Sample], columns: Sequence[str]) -> dict[str, Any]:
+    """Stack samples into one batch.
+
+    Returns:
+        Lists ``keys``, ``ids``, ``identities``; with ``caption``: lists ``texts``, ``templates``; with ``latent``:
+        ``latent_moments`` (B, 2C, h, w); with ``clip``: ``clip_cls`` (B, L, D) and, if stored, ``clip_tokens``
+        (B, T, D); with ``mask``: ``masks`` (B, 1, H, W) in [0, 1]; with ``ingest``: ``images`` (B, 3, H, W) in
+        [-1, 1]. All tensors are float32.
+
+    Raises:
+        DataError: a member is missing, unreadable, or of another size than its neighbours.
+    """
+    batch: dict[str, Any] = {
+        "keys": [s["__key__"] for s in samples],
+        "ids": [s["__id__"] for s in samples],
+        "identities": [s["__identity__"] for s in samples],
+    }
+    if "caption" in columns:
+        captions = [decode_json(_member(s, "caption.json"), f"caption of '{s['__id__']}'") for s in samples]
+        batch["texts"] = [c["text"] for c in captions]
+        batch["templates"] = [c["template"] for c in captions]
+    if "latent" in columns:
+        batch["latent_moments"] = _arrays(samples, "latent.npy")
+    if "clip" in columns:
+        batch["clip_cls"] = _arrays(samples, "clip_cls.npy")
+        if all("clip_tokens.npy" in s for s in samples):
+            batch["clip_tokens"] = _arrays(samples, "clip_tokens.npy")
+    if "mask" in columns:
+        masks = [decode_mask(_member(s, "mask.png"), f"mask of '{s['__id__']}'") for s in samples]
+        batch["masks"] = _stack(samples, masks, "mask.png")
+    if "ingest" in columns:
+        images = [decode_image(s[image_member(s)], f"image of '{s['__id__']}'") for s in samples]
+        batch["images"] = _stack(samples, images, "image")
+    return batch
+
+
+def _member(sample: Sample, name: str) -> bytes:
+    if name not in sample:
+        raise DataError(f"sample '{sample['__id__']}' has no {name}; it has {', '.join(sorted(sample))}")
+    return bytes(sample[name])
+
+
+def _arrays(samples: Sequence[Sample], name: str) -> torch.Tensor:
+    arrays = [decode_array(_member(s, name), f"{name} of '{s['__id__']}'") for s in samples]
+    return _stack(samples, [torch.from_numpy(a).float() for a in arrays], name)
+
+
+def _stack(samples: Sequence[Sample], tensors: Sequence[torch.Tensor], what: str) -> torch.Tensor:
+    for sample, tensor in zip(samples, tensors, strict=True):
+        if tensor.shape != tensors[0].shape:
+            raise DataError(
+                f"{what} of '{sample['__id__']}' is {tuple(tensor.shape)}, of '{samples[0]['__id__']}' "
+                f"{tuple(tensors[0].shape)}; one batch needs one size"
+            )
+    return torch.stack(list(tensors))
+
+
+class ShardLoader:
+    """Endless batches for one rank.
+
+    Args:
+        dataset: what to read.
+        columns: stages whose members are needed.
+        batch_size: samples per batch of this rank; a global batch has ``batch_size * world_size``.
+        seed: of the order.
+        rank, world_size: this process's part of each global batch.
+        workers: batches read ahead at once; 0 reads when asked. Does not change what comes.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        columns: Sequence[str],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 2,
+    ) -> None:
+        if not len(dataset):
+            raise DataError(f"{dataset.store.uri} version {dataset.version} has no samples: all are quarantined")
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise UsageError(f"batch size {batch_size}, rank {rank} of {world_size}: need at least 1, and rank < ranks")
+        dataset.check_columns(columns)
+        self.dataset, self.columns, self.batch_size = dataset, tuple(columns), batch_size
+        self.seed, self.rank, self.world_size, self.workers = seed, rank, world_size, workers
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Samples that all ranks together have been given."""
+        return self._position
+
+    def rows(self, position: int) -> list[int]:
+        """Dataset rows of this rank's batch whose global batch begins at ``position``."""
+        start = position + self.rank * self.batch_size
+        return [self._row(at) for at in range(start, start + self.batch_size)]
+
+    def _row(self, at: int) -> int:
+        epoch, offset = divmod(at, len(self.dataset))
+        return int(_permutation(self.seed, epoch, len(self.dataset))[offset])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Batches from the present position on; see :func:`collate`."""
+        step = self.batch_size * self.world_size
+        if not self.workers:
+            while True:
+                batch = self._load(self._position)
+                self._position += step
+                yield batch
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="shard-loader")
+        try:
+            ahead: deque[Future[dict[str, Any]]] = deque()
+            following = self._position
+            while True:
+                while len(ahead) <= self.workers:
+                    ahead.append(pool.submit(self._load, following))
+                    following += step
+                batch = ahead.popleft().result()
+                self._position += step
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, position: int) -> dict[str, Any]:
+        return collate(self.dataset.samples(self.rows(position), self.columns), self.columns)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands after the batch that was given last; JSON values, the same on every rank."""
+        return {
+            "position": self._position,
+            "seed": self.seed,
+            "version": self.dataset.version,
+            "samples": len(self.dataset),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state; ranks and threads may differ from those that saved it.
+
+        Raises:
+            CheckpointMismatch: it is of another seed or another version of the data.
+        """
+        mine = self.state_dict()
+        for name in ("seed", "version", "samples"):
+            if state[name] != mine[name]:
+                raise CheckpointMismatch(
+                    f"the checkpoint was made with {name} {state[name]} of the data, this run has {mine[name]}; "
+                    "resume with the same, or start anew"
+                )
+        self._position = int(state["position"])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Order of one epoch; the same on every machine."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))).permutation(count)
