@@ -23,6 +23,8 @@ class Metric(ABC):
     """Scores generated images. The constructor stores values; :meth:`setup` loads the model in the worker."""
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    """What papers and reports call it."""
     Config: ClassVar[type[MetricConfig]]
     higher_is_better: ClassVar[bool] = True
 
