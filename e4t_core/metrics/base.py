@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -27,6 +27,9 @@ class Metric(ABC):
     """What papers and reports call it."""
     Config: ClassVar[type[MetricConfig]]
     higher_is_better: ClassVar[bool] = True
+    references: ClassVar[Literal["concept", "real"]] = "concept"
+    """Which images it is given to compare with: those that the method saw, or all real ones of the identity. In the
+    second case evaluations score the held-out ones apart as well, as ``<name>_heldout``."""
 
     def __init__(self, config: Any, models: Models) -> None:
         self.config = config
@@ -34,6 +37,14 @@ class Metric(ABC):
 
     def setup(self) -> None:
         """Load the model, once per worker."""
+
+    def weights(self) -> str:
+        """Content fingerprint of the model that judges, without loading it: another judge, other scores."""
+        return ""
+
+    def untrained(self) -> bool:
+        """Whether that model's weights are random, so that the scores mean nothing; reports say so."""
+        return False
 
     @abstractmethod
     def __call__(self, generated_B3HW: Tensor, references_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
