@@ -39,7 +39,9 @@ def _verify(job: Job, store: Store) -> dict[str, Any]:
     for problem in report["problems"]:
         job.say(problem)
     if report["problems"]:
-        raise DataError(f"{len(report['problems'])} problems in {store.uri}; the first: {report['problems'][0]}", **report)
+        raise DataError(
+            f"{len(report['problems'])} problems in {store.uri}; the first: {report['problems'][0]}", **report
+        )
     job.say(f"{store.uri}: {report['objects']} objects, {report['bytes'] / 1e6:.1f} MB, every hash is right")
     return report
 
@@ -56,7 +58,9 @@ def _diff(job: Job, store: Store) -> dict[str, Any]:
 def _gc(job: Job, store: Store) -> dict[str, Any]:
     grace = job.args.grace_hours * 3600
     found = maintenance.gc(store, grace, dry_run=True)
-    job.say(f"{found['objects']} unreferenced objects, {found['bytes'] / 1e6:.1f} MB, older than {job.args.grace_hours} h")
+    job.say(
+        f"{found['objects']} unreferenced objects, {found['bytes'] / 1e6:.1f} MB, older than {job.args.grace_hours} h"
+    )
     if job.dry_run or not found["objects"]:
         return found
     if not job.args.yes and not _confirmed(f"delete them from {store.uri}? [y/N] "):

@@ -38,7 +38,11 @@ def main() -> int:
         figures += found
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        head = {"command": f"python -m tests.benchmarks {' '.join(sys.argv[1:])}", "hardware": cpu_model(), "python": platform.python_version()}
+        head = {
+            "command": f"python -m tests.benchmarks {' '.join(sys.argv[1:])}",
+            "hardware": cpu_model(),
+            "python": platform.python_version(),
+        }
         args.out.write_text(json.dumps({**head, "figures": [asdict(f) for f in figures]}, indent=1) + "\n")
     return 0 if all(f.ok is not False for f in figures) else 1
 

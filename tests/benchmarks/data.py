@@ -12,7 +12,9 @@ from PIL import Image
 def photo(seed: int, width: int = 640, height: int = 480) -> bytes:
     """JPEG bytes with the statistics of a photograph: smooth colour, some texture (about 60 KB)."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     grain = rng.normal(0, 6, (height, width, 1))
     pixels = np.clip(np.asarray(coarse, np.float32) + grain, 0, 255).astype(np.uint8)
     buffer = io.BytesIO()

@@ -31,7 +31,9 @@ def bare_loop(paths: list[Path]) -> int:
             image = ImageOps.exif_transpose(opened).convert("RGB")
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0)
+        image = image.resize(
+            (SIZE, SIZE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side), reducing_gap=3.0
+        )
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=95)
         written += len(buffer.getvalue())
@@ -49,11 +51,18 @@ def _bare(paths: list[Path], cores: int) -> float:
 def _ours(folder: Path, out: Path, cores: int, shard: int) -> float:
     recipe = load(
         "sd15",
-        [f"source.path={folder}", f"stages.ingest.size={SIZE}", "stages.ingest.min_size=1", f"stages.ingest.resources.actors={cores}"],
+        [
+            f"source.path={folder}",
+            f"stages.ingest.size={SIZE}",
+            "stages.ingest.min_size=1",
+            f"stages.ingest.resources.actors={cores}",
+        ],
     )
     stages = [s for s in recipe.build_stages() if s.name == "ingest"]
     start = time.perf_counter()
-    summary = executor.preprocess(Store(out), recipe.build_source(), stages, samples_per_shard=shard, recipe=recipe.dump())
+    summary = executor.preprocess(
+        Store(out), recipe.build_source(), stages, samples_per_shard=shard, recipe=recipe.dump()
+    )
     taken = time.perf_counter() - start
     assert summary.quarantined == 0
     return taken
@@ -73,7 +82,12 @@ def run(quick: bool) -> list[Figure]:
             bare = _bare(paths, cores)
             figures += [
                 Figure(f"ingest, bare PIL loop, {cores} process(es)", count / bare, "images/s"),
-                Figure(f"ingest, committed shards, {cores} worker(s)", count / ours, "images/s", note=f"peak {peak[0]:.0f} MB with Ray"),
+                Figure(
+                    f"ingest, committed shards, {cores} worker(s)",
+                    count / ours,
+                    "images/s",
+                    note=f"peak {peak[0]:.0f} MB with Ray",
+                ),
                 ratio(f"ingest: ours / bare, {cores} core(s)", bare / ours, ">= 0.85"),
             ]
     return figures

@@ -89,5 +89,7 @@ def peak_memory() -> Iterator[list[float]]:
 def cpu_model() -> str:
     """Processor name and how many cores may be used."""
     with open("/proc/cpuinfo") as info:
-        model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.processor())
+        model = next(
+            (line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.processor()
+        )
     return f"{model}, {len(os.sched_getaffinity(0))} cores"

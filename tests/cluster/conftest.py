@@ -71,7 +71,9 @@ def _wait_for_nodes(address: str, count: int, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     found = ""
     while time.monotonic() < end:
-        done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60
+        )
         found = done.stdout.strip() or done.stderr[-500:]
         if found == str(count):
             return

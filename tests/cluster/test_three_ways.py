@@ -34,7 +34,16 @@ def road(out: str) -> list[list[str]]:
         words("personalize", *shards, *checkpoint, "--out", f"{out}/adapters"),
         words("generate", *shards, *checkpoint, "--adapters", f"{out}/adapters", "--out", f"{out}/images"),
         words("evaluate", *shards, "--images", f"{out}/images", "--out", f"{out}/evaluation"),
-        words("report", *shards, "--images", f"{out}/images", "--evaluation", f"{out}/evaluation", "--out", f"{out}/report"),
+        words(
+            "report",
+            *shards,
+            "--images",
+            f"{out}/images",
+            "--evaluation",
+            f"{out}/evaluation",
+            "--out",
+            f"{out}/report",
+        ),
     ]
 
 

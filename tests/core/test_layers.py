@@ -102,7 +102,9 @@ def test_nobody_imports_infra() -> None:
 def test_top_level_is_what_the_architecture_names() -> None:
     import subprocess
 
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     tops = {name.split("/")[0] for name in listed}
     allowed = {
         "pipelines", "e4t_core", "jobs", "infra", "tests", "pyproject.toml", "README.md",

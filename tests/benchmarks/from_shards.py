@@ -1,0 +1,79 @@
+"""An E4T pre-training step from shards against the same step that encodes its images online."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from e4t_core.backbones import load_backbone, load_clip
+from e4t_core.training import train
+from jobs import _ray
+from jobs._recipe import Recipe
+from jobs._sections import RayConfig
+from pipelines.loader import ShardDataset, ShardLoader
+from tests.benchmarks.measure import Figure, interleaved, peak_memory, ratio
+from tests.benchmarks.tiny_data import tiny_recipe, tiny_shards
+
+THREADS = 2
+
+
+class Online:
+    """The same batches, but CLIP features and latents are computed from the images in the step."""
+
+    def __init__(self, loader: ShardLoader, recipe: Recipe) -> None:
+        self.loader = loader
+        self.clip, self.backbone = load_clip(recipe.clip), load_backbone(recipe.backbone)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        batch = next(self.loader)
+        with torch.inference_mode():
+            cls, _ = self.clip.image_features(batch["images"])
+            moments = self.backbone.to_moments(batch["images"])
+        return {**batch, "clip_cls": cls.clone().float(), "latent_moments": moments.clone().float()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
+
+
+def run(quick: bool) -> list[Figure]:
+    """Both ways in turns, the same number of steps."""
+    steps, rounds = (6, 2) if quick else (12, 3)
+    torch.set_num_threads(THREADS)
+    recipe = tiny_recipe(f"train.steps={steps}", f"train.log_every={steps}", f"train.checkpoint_every={steps}")
+    with tempfile.TemporaryDirectory() as temp:
+        with _ray.session(RayConfig(address="local", num_cpus=2)):
+            dataset = ShardDataset.open(tiny_shards(Path(temp), recipe).uri)
+        backbone, method = load_backbone(recipe.backbone), recipe.build_method()
+        module = method.build(backbone, load_clip(recipe.clip).dims)
+        columns = tuple(c for c in method.columns if c not in ("clip", "latent"))
+        stored = ShardLoader(dataset, method.columns, recipe.train.batch_size, seed=0)
+        online = Online(ShardLoader(dataset, ("ingest", *columns), recipe.train.batch_size, seed=0), recipe)
+
+        def go(batches: Any) -> None:
+            train(method, module, backbone, batches, recipe.train, seed=0)
+
+        go(stored)
+        go(online)
+        with peak_memory() as peak:
+            taken = interleaved({"stored": lambda: go(stored), "online": lambda: go(online)}, rounds)
+    size = recipe.train.batch_size
+    return [
+        Figure(
+            "E4T step from shards",
+            taken["stored"] / steps,
+            "s",
+            note=f"batch {size}, tiny stack, peak {peak[0]:.0f} MB",
+        ),
+        Figure("E4T step, CLIP and VAE online", taken["online"] / steps, "s", note=f"batch {size}, tiny stack"),
+        ratio("E4T step: online / from shards", taken["online"] / taken["stored"], ">= 1.5"),
+    ]

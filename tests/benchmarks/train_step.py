@@ -1,0 +1,76 @@
+"""A pre-training step in a Ray Train worker against the same step in plain PyTorch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from e4t_core.backbones import load_backbone, load_clip
+from e4t_core.training import train
+from jobs import _ray
+from jobs._recipe import Recipe
+from jobs._sections import RayConfig
+from pipelines.loader import ShardDataset, ShardLoader
+from tests.benchmarks.measure import Figure, peak_memory, ratio
+from tests.benchmarks.tiny_data import tiny_recipe, tiny_shards
+
+THREADS = 2
+SETTINGS = ("train.log_every=1", "train.checkpoint_every=100000", f"workers.threads={THREADS}")
+
+
+def plain_steps(recipe: Recipe, shards: str) -> list[float]:
+    """Seconds of every step of the plain loop in this process."""
+    import time
+
+    torch.set_num_threads(THREADS)
+    backbone = load_backbone(recipe.backbone)
+    method = recipe.build_method()
+    module = method.build(backbone, load_clip(recipe.clip).dims)
+    loader = ShardLoader(ShardDataset.open(shards), method.columns, recipe.train.batch_size, seed=recipe.seed)
+    marks = [time.perf_counter()]
+    train(
+        method,
+        module,
+        backbone,
+        loader,
+        recipe.train,
+        seed=recipe.seed,
+        on_log=lambda *_: marks.append(time.perf_counter()),
+    )
+    return [b - a for a, b in zip(marks, marks[1:], strict=False)]
+
+
+def ray_train_steps(recipe_sets: list[str], shards: str, out: Path) -> list[float]:
+    """Seconds of every step that the pretrain job logs."""
+    sets = [word for text in recipe_sets for word in ("--set", text)]
+    subprocess.run(
+        [sys.executable, "-m", "jobs", "pretrain", "--recipe", "tiny", *sets, "--shards", shards, "--out", str(out)],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line["seconds_per_step"] for line in lines]
+
+
+def run(quick: bool) -> list[Figure]:
+    """Median step of both, first steps (compilation, caches) left out."""
+    steps = 12 if quick else 40
+    sets = ["source.identities=32", "source.images_per_identity=4", f"train.steps={steps}", *SETTINGS]
+    recipe = tiny_recipe(f"train.steps={steps}", *SETTINGS)
+    with tempfile.TemporaryDirectory() as temp:
+        with _ray.session(RayConfig(address="local", num_cpus=2)):
+            shards = tiny_shards(Path(temp), recipe).uri
+        plain = statistics.median(plain_steps(recipe, shards)[3:])
+        with peak_memory() as peak:
+            ray = statistics.median(ray_train_steps(sets, shards, Path(temp) / "run")[3:])
+        plain = statistics.median([plain, *plain_steps(recipe, shards)[3:]])
+    return [
+        Figure("pretrain step, plain PyTorch", plain, "s", note=f"batch {recipe.train.batch_size}, tiny stack"),
+        Figure("pretrain step, Ray Train worker", ray, "s", note=f"peak {peak[0]:.0f} MB with Ray"),
+        ratio("pretrain step: Ray Train / plain", ray / plain, "<= 1.10"),
+    ]
