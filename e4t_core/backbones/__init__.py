@@ -1,1 +1,74 @@
-"""Frozen diffusion and vision backbones behind small interfaces."""
+"""Frozen foreign models behind small interfaces; nothing heavy is imported before a model is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from e4t_core.backbones.config import BackboneConfig, ClipConfig
+from e4t_core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    from e4t_core.backbones.autoencoder import Autoencoder
+    from e4t_core.backbones.base import Backbone
+    from e4t_core.backbones.clip import ClipModel
+
+FAMILIES = {"stable_diffusion": "StableDiffusionBackbone"}
+"""File in this folder -> its backbone class."""
+
+
+def load_backbone(cfg: BackboneConfig, device: str | torch.device = "cpu") -> Backbone:
+    """The frozen diffusion model a recipe names, on ``device``.
+
+    Raises:
+        UserError: no such family, nothing at ``cfg.path``, a part is missing, or weights of another size.
+    """
+    if cfg.name not in FAMILIES:
+        raise UsageError(f"no backbone family is called '{cfg.name}'{nearest(cfg.name, FAMILIES)}")
+    module = importlib.import_module(f"e4t_core.backbones.{cfg.name}")
+    return getattr(module, FAMILIES[cfg.name]).load(cfg, device)
+
+
+def load_autoencoder(cfg: BackboneConfig, device: str | torch.device = "cpu") -> Autoencoder:
+    """The backbone's autoencoder alone: what the latent stage needs, without the denoiser's memory."""
+    from e4t_core.backbones import autoencoder
+
+    return autoencoder.load_autoencoder(cfg, device)
+
+
+def load_clip(cfg: ClipConfig, device: str | torch.device = "cpu") -> ClipModel:
+    """The frozen open_clip model a recipe names, on ``device``.
+
+    Raises:
+        UserError: nothing at ``cfg.path``, no weights, weights of another size, or no vision transformer.
+    """
+    from e4t_core.backbones.clip import ClipModel
+
+    return ClipModel.load(cfg, device)
+
+
+def vae_weights_fingerprint(cfg: BackboneConfig) -> str:
+    """Content fingerprint of the autoencoder's configuration and weights; loads no model."""
+    from e4t_core.backbones import autoencoder
+
+    return autoencoder.weights_fingerprint(cfg)
+
+
+def clip_weights_fingerprint(cfg: ClipConfig) -> str:
+    """Content fingerprint of the CLIP model's configuration and weights; loads no model."""
+    from e4t_core.backbones import clip
+
+    return clip.weights_fingerprint(cfg)
+
+
+__all__ = [
+    "BackboneConfig",
+    "ClipConfig",
+    "clip_weights_fingerprint",
+    "load_autoencoder",
+    "load_backbone",
+    "load_clip",
+    "vae_weights_fingerprint",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,8 @@ class Backbone(nn.Module):
     """A frozen latent diffusion model: every parameter has ``requires_grad=False`` after construction."""
 
     schedule: NoiseSchedule
+    scheduler_config: Mapping[str, Any]
+    """diffusers' scheduler configuration of the model; samplers are built from it."""
     latent_shape: tuple[int, int, int]
     """(C, h, w) at the configured resolution."""
     feature_dims: tuple[int, ...]

@@ -16,6 +16,7 @@ class BackboneConfig(Config):
         random_seed: if set, ``path`` gives configurations only and weights are drawn from this seed.
         dtype: parameter type of the frozen model.
         resolution: pixel side of the images it is used with.
+        placeholder: the word that stands for the concept in prompts, added to the tokenizer as one token.
     """
 
     name: str = "stable_diffusion"
@@ -23,6 +24,7 @@ class BackboneConfig(Config):
     random_seed: int | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     resolution: int
+    placeholder: str = "<e4t>"
 
 
 class ClipConfig(Config):

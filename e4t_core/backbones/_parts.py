@@ -1,0 +1,170 @@
+"""The parts of a diffusers pipeline folder: loaded from safetensors, or drawn at random from their configurations."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import open_clip.tokenizer
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from e4t_core.backbones._fingerprints import model_fingerprint
+from e4t_core.errors import CheckpointMismatch, UserError
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+"""Networks of the folder and the stem of their weight files."""
+_CLASSES = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+_CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
+
+
+def patterns(parts: Sequence[str] = (*WEIGHTS, *_CONFIGS)) -> list[str]:
+    """The files that ``parts`` need: no other precision, no ``.bin``, no ``.ckpt``."""
+    out = []
+    for part in parts:
+        out += [f"{part}/*.json"] + ([f"{part}/*.txt"] if part == "tokenizer" else [])
+        if part in WEIGHTS:
+            out += [f"{part}/{WEIGHTS[part]}.safetensors", f"{part}/{WEIGHTS[part]}-*.safetensors"]
+    return out
+
+
+def read_config(folder: Path, part: str) -> dict[str, Any]:
+    """The JSON configuration of one part.
+
+    Raises:
+        UserError: the part is missing or its configuration is not JSON.
+    """
+    path = folder / part / _CONFIGS.get(part, "config.json")
+    if not path.is_file():
+        raise UserError(f"{folder} has no '{part}/{path.name}'; it must be a diffusers pipeline folder")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+
+
+def network(folder: Path, part: str, seed: int | None, dtype: torch.dtype) -> nn.Module:
+    """One network: its weights from the folder, or drawn from ``seed`` if that is given."""
+    if seed is None:
+        return load_network(folder, part, dtype)
+    with _quiet():
+        return draw_network(folder, part, seed).to(dtype)
+
+
+def network_fingerprint(folder: Path, part: str, seed: int | None) -> str:
+    """Fingerprint of one network: its configuration with its weight files, or with the seed that draws them."""
+    return model_fingerprint(read_config(folder, part), weight_files(folder, part) if seed is None else [], seed)
+
+
+def load_network(folder: Path, part: str, dtype: torch.dtype) -> nn.Module:
+    """One network with its weights.
+
+    Raises:
+        UserError: no safetensors weights.
+        CheckpointMismatch: weights of another size, or weights with missing or unknown tensors.
+    """
+    read_config(folder, part)
+    weights = weight_files(folder, part)
+    if not weights:
+        raise UserError(
+            f"{folder / part} has no {WEIGHTS[part]}.safetensors; convert the weights to safetensors, "
+            "or set random_seed to draw them"
+        )
+    try:
+        with _quiet():
+            model, found = _CLASSES[part].from_pretrained(
+                folder / part, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
+            )
+    except (ValueError, RuntimeError, OSError) as error:
+        raise CheckpointMismatch(f"the weights in {folder / part} do not fit its config.json: {error}") from error
+    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
+    if wrong:
+        raise CheckpointMismatch(
+            f"the weights in {folder / part} do not fit its config.json: {len(wrong)} tensors are missing or unknown, "
+            f"such as '{wrong[0]}'"
+        )
+    return model
+
+
+def weight_files(folder: Path, part: str) -> list[Path]:
+    """The safetensors files of one network, sorted; empty if it has none."""
+    stem = WEIGHTS[part]
+    return sorted([*(folder / part).glob(f"{stem}.safetensors"), *(folder / part).glob(f"{stem}-*.safetensors")])
+
+
+def build_network(folder: Path, part: str, device: str = "cpu") -> nn.Module:
+    """One network from its configuration alone, with the library's initial weights (none on ``meta``)."""
+    config = read_config(folder, part)
+    with torch.device(device), _quiet():
+        if part == "text_encoder":
+            return CLIPTextModel(CLIPTextConfig.from_dict(config))
+        return _CLASSES[part].from_config(config)
+
+
+def draw_network(folder: Path, part: str, seed: int) -> nn.Module:
+    """One network with initial weights from ``seed``, the same whatever else was drawn before."""
+    with private_stream(seed):
+        return build_network(folder, part)
+
+
+@contextlib.contextmanager
+def private_stream(seed: int) -> Iterator[None]:
+    """Libraries that initialise weights read torch's global CPU stream: seed it inside, put it back outside."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
+        yield
+
+
+def load_tokenizer(folder: Path, placeholder: str) -> CLIPTokenizer:
+    """The folder's tokenizer with ``placeholder`` added as one token.
+
+    A folder with a tokenizer configuration but no vocabulary gets CLIP's own, from the file that open_clip installs.
+    """
+    config = read_config(folder, "tokenizer")
+    if (folder / "tokenizer" / "vocab.json").is_file() or (folder / "tokenizer" / "tokenizer.json").is_file():
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    else:
+        vocab, merges = _clip_vocabulary()
+        tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=config["model_max_length"])
+    tokenizer.add_tokens([transformers.AddedToken(placeholder, normalized=False, special=False)])
+    return tokenizer
+
+
+def _clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's 49,408 tokens in their published order, and their merges."""
+    with gzip.open(open_clip.tokenizer.default_bpe(), "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    letters = list(open_clip.tokenizer.bytes_to_unicode().values())
+    merges = [(left, right) for left, right in (line.split() for line in lines[1 : 49408 - 2 * len(letters) - 1])]
+    tokens = [*letters, *(a + "</w>" for a in letters), *(a + b for a, b in merges), "<|startoftext|>", "<|endoftext|>"]
+    return {token: i for i, token in enumerate(tokens)}, merges
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own bars and loading reports: what is wrong is told by our errors."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [library.get_verbosity() for library in libraries]
+    bars = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+        library.set_verbosity(library.CRITICAL)
+    try:
+        yield
+    finally:
+        for library, level, bar in zip(libraries, levels, bars, strict=True):
+            library.set_verbosity(level)
+            if bar:
+                library.enable_progress_bar()

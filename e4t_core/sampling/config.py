@@ -1,0 +1,25 @@
+"""The recipe section of the sampler."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from e4t_core.config import Config
+
+
+class SamplerConfig(Config):
+    """How images are drawn from noise.
+
+    Attributes:
+        steps: denoising steps.
+        guidance: classifier-free guidance weight ``w`` of ``eps_neg + w (eps - eps_neg)`` (Ho & Salimans); 1 is none.
+        scheduler: ``ddim`` (Song et al., deterministic) or ``dpmsolver++`` (Lu et al., second order, multistep).
+        negative_prompt: text of the branch that guidance leads away from.
+    """
+
+    steps: int = Field(default=50, ge=1)
+    guidance: float = 7.5
+    scheduler: Literal["ddim", "dpmsolver++"] = "ddim"
+    negative_prompt: str = ""
