@@ -106,8 +106,8 @@ class Method(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
-    columns: ClassVar[tuple[str, ...]]
-    """Shard columns that pre-training reads."""
+    columns: tuple[str, ...]
+    """Shard columns that pre-training reads; a constructor may extend its class's by configuration."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -1,1 +1,6 @@
-"""Trainable networks: encoders and hypernetworks."""
+"""Networks that are ours: encoders and hypernetworks over frozen features."""
+
+from e4t_core.models.e4t_encoder import E4TEncoder
+from e4t_core.models.linear import seeded_linear
+
+__all__ = ["E4TEncoder", "seeded_linear"]

@@ -1,0 +1,212 @@
+"""The pre-training loop: plain PyTorch, one process. Whoever starts several gives it their all-reduce."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from e4t_core.backbones.base import Backbone
+from e4t_core.errors import UserError
+from e4t_core.methods.base import Method
+from e4t_core.training.artifacts import fill, on_cpu
+from e4t_core.training.config import TrainConfig
+from e4t_core.training.state import TrainState
+
+AllReduce = Callable[[Tensor], None]
+
+
+class Batches(Protocol):
+    """An endless stream of batches that knows its position."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
+    def __next__(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class TrainingDiverged(UserError):
+    """The loss or the gradient is no longer finite."""
+
+
+def train(
+    method: Method,
+    module: nn.Module,
+    backbone: Backbone,
+    batches: Batches,
+    cfg: TrainConfig,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    all_reduce: AllReduce | None = None,
+    start: TrainState | None = None,
+    on_log: Callable[[int, dict[str, float]], None] | None = None,
+    on_checkpoint: Callable[[TrainState], None] | None = None,
+) -> TrainState:
+    """Train ``module`` for ``cfg.steps`` optimizer steps.
+
+    Args:
+        method: gives the loss.
+        module: what is trained, on the backbone's device; changed in place.
+        backbone: the frozen model.
+        batches: this rank's batches. When resuming, their position is set from ``start``.
+        cfg: the recipe section.
+        seed: with step, micro-batch and rank it decides all noise, so resuming needs no generator state.
+        rank, world_size: this process and how many there are.
+        all_reduce: sums a tensor over ranks in place (``torch.distributed.all_reduce``); called once a step with the
+            flattened gradient and the loss terms, which are then divided by ``world_size``.
+        start: where to go on; None starts anew.
+        on_log: receives (steps done, means over ranks and micro-batches of the loss terms, ``lr``, ``grad_norm``).
+        on_checkpoint: receives the state every ``cfg.checkpoint_every`` steps and after the last.
+
+    Returns:
+        The last state.
+
+    Raises:
+        TrainingDiverged: names the step and the terms that are not finite.
+        CheckpointMismatch: ``start`` does not fit the module.
+    """
+    run = _Run(method, module, backbone, cfg, seed, rank, world_size, all_reduce)
+    if start is not None:
+        run.resume(start)
+        batches.load_state_dict(start.loader)
+    module.train()
+    if cfg.gradient_checkpointing:
+        backbone.enable_gradient_checkpointing()
+    with method.pretraining(module, backbone):
+        while run.done < cfg.steps:
+            facts = run.step(batches)
+            if on_log and (run.done in (1, cfg.steps) or run.done % cfg.log_every == 0):
+                on_log(run.done, facts)
+            if on_checkpoint and (run.done == cfg.steps or run.done % cfg.checkpoint_every == 0):
+                on_checkpoint(run.state(batches))
+    return run.state(batches)
+
+
+def noise_seed(seed: int, step: int, micro: int, rank: int) -> int:
+    """The generator seed of one micro-batch: the same on every machine, unrelated between neighbours."""
+    digest = hashlib.sha256(f"e4t/{seed}/{step}/{micro}/{rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class _Run:
+    """Optimizer, average and counters of one training run."""
+
+    def __init__(
+        self,
+        method: Method,
+        module: nn.Module,
+        backbone: Backbone,
+        cfg: TrainConfig,
+        seed: int,
+        rank: int,
+        world_size: int,
+        all_reduce: AllReduce | None,
+    ) -> None:
+        self.method, self.module, self.backbone, self.cfg = method, module, backbone, cfg
+        self.seed, self.rank, self.world_size, self.all_reduce = seed, rank, world_size, all_reduce
+        self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        lr = cfg.learning_rate(0, world_size)
+        self.optimizer = torch.optim.AdamW(self.named.values(), lr=lr, betas=cfg.betas, weight_decay=cfg.weight_decay)
+        self.ema = {n: p.detach().clone() for n, p in self.named.items()} if cfg.ema_decay is not None else None
+        self.done = 0
+
+    def step(self, batches: Batches) -> dict[str, float]:
+        """One optimizer step; returns what is logged."""
+        lr = self.cfg.learning_rate(self.done, self.world_size)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = self._gradients(batches)
+        norm = self._clip()
+        facts = dict(zip([*terms, "grad_norm"], torch.stack([*terms.values(), norm]).tolist(), strict=True))
+        self._check(facts, lr)
+        self.optimizer.step()
+        self._average()
+        self.done += 1
+        return {**facts, "lr": lr}
+
+    def _gradients(self, batches: Batches) -> dict[str, Tensor]:
+        """Accumulate and reduce gradients; returns the mean loss terms."""
+        terms: dict[str, Tensor] = {}
+        with self.method.step(self.module):
+            for micro in range(self.cfg.grad_accum):
+                for name, value in self._backward(next(batches), micro).items():
+                    terms[name] = terms.get(name, torch.zeros_like(value)) + value / self.cfg.grad_accum
+        return self._reduce(terms)
+
+    def _backward(self, batch: Mapping[str, Any], micro: int) -> dict[str, Tensor]:
+        device = self.backbone.device
+        rng = torch.Generator(device).manual_seed(noise_seed(self.seed, self.done, micro, self.rank))
+        there = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        with self._autocast(device):
+            losses = self.method.pretrain_loss(self.module, self.backbone, there, rng)
+        (losses.total / self.cfg.grad_accum).backward()
+        return {"loss": losses.total.detach().float(), **{n: t.detach().float() for n, t in losses.terms.items()}}
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.cfg.precision == "bf16")
+
+    def _reduce(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over ranks of gradients and terms: one call on one flat tensor."""
+        if self.all_reduce is None:
+            return terms
+        parameters = list(self.named.values())
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([g.flatten() for g in grads] + [torch.stack(list(terms.values()))])
+        self.all_reduce(flat)
+        flat /= self.world_size
+        sizes = [p.numel() for p in parameters]
+        *pieces, means = flat.split([*sizes, len(terms)])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+        return dict(zip(terms, means.unbind(), strict=True))
+
+    def _clip(self) -> Tensor:
+        """The gradient's norm; gradients are scaled down to ``grad_clip`` if it is larger."""
+        limit = math.inf if self.cfg.grad_clip is None else self.cfg.grad_clip
+        return nn.utils.clip_grad_norm_(self.named.values(), limit)
+
+    def _check(self, facts: Mapping[str, float], lr: float) -> None:
+        bad = {name: value for name, value in facts.items() if not math.isfinite(value)}
+        if bad:
+            shown = ", ".join(f"{name} = {value}" for name, value in bad.items())
+            raise TrainingDiverged(
+                f"step {self.done}: {shown}; lower train.base_lr ({self.cfg.base_lr:g}, {lr:g} after scaling), set "
+                "train.grad_clip, or look for bad samples in this step's batch",
+                step=self.done,
+            )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.ema is not None and self.cfg.ema_decay is not None:
+            for name, parameter in self.named.items():
+                self.ema[name].lerp_(parameter, 1 - self.cfg.ema_decay)
+
+    def state(self, batches: Batches) -> TrainState:
+        """A copy of everything on the CPU."""
+        kept = self.optimizer.state
+        moments = {f"{n}.{key}": t for n, p in self.named.items() for key, t in kept.get(p, {}).items()}
+        ema = on_cpu(self.ema) if self.ema is not None else None
+        return TrainState(self.done, on_cpu(self.module.state_dict()), on_cpu(moments), ema, batches.state_dict())
+
+    def resume(self, start: TrainState) -> None:
+        """Take over ``start``."""
+        fill(self.module, start.module, f"the state at step {start.step}")
+        packed = self.optimizer.state_dict()
+        packed["state"] = {}
+        for index, name in enumerate(self.named):
+            moments = {k.rpartition(".")[2]: t for k, t in start.optimizer.items() if k.rpartition(".")[0] == name}
+            if moments:
+                packed["state"][index] = {k: t.clone() for k, t in moments.items()}
+        self.optimizer.load_state_dict(packed)
+        if self.ema is not None:
+            for name, average in self.ema.items():
+                average.copy_((start.ema or start.module)[name])
+        self.done = start.step
