@@ -20,7 +20,7 @@ from jobs._job import Job
 
 HELP = "check versions, devices, Ray, storage, MLflow and weights; say what to do about each failure"
 
-_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "ray", "pyarrow", "webdataset", "s3fs", "mlflow", "onnxruntime")  # fmt: skip
+_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "ray", "pyarrow", "s3fs", "mlflow", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,18 @@ def _mlflow(job: Job) -> Check:
 
 
 def _weights(job: Job) -> Check:
-    from e4t_core.backbones import check_weights
+    from e4t_core.backbones import clip_weights_fingerprint, vae_weights_fingerprint
 
-    return Check("weights", True, check_weights(job.recipe.models))
+    backbone, clip = job.recipe.backbone, job.recipe.clip
+    parts = [
+        f"backbone {backbone.path} ({vae_weights_fingerprint(backbone)}{_drawn(backbone.random_seed)})",
+        f"CLIP {clip.path} ({clip_weights_fingerprint(clip)}{_drawn(clip.random_seed)})",
+    ]
+    return Check("weights", True, ", ".join(parts))
+
+
+def _drawn(seed: int | None) -> str:
+    return "" if seed is None else f", random weights of seed {seed}: runs, but has learned nothing"
 
 
 _CHECKS: dict[str, Callable[[Job], Check]] = {
@@ -147,7 +156,7 @@ _ADVICE = {
     "versions": "run `make setup`; torch and torchvision must be of the same release and build",
     "recipe": "correct the key or value named above",
     "devices": "run on a machine with a GPU, join a cluster with ray.address, or --set workers.device=cpu and the like",
-    "storage": "give an --out that this user may write; for S3 set AWS_ENDPOINT_URL, keys and region, and create the bucket",
+    "storage": "give an --out that this user may write; for S3 set AWS_ENDPOINT_URL, keys, region; create the bucket",
     "ray": "stop the other Ray on this machine, unset RAY_ADDRESS, or give ray.address the head's address",
     "mlflow": "start the server, correct mlflow.uri, or unset MLFLOW_TRACKING_URI to log to sqlite beside --out",
     "weights": "download the model once into a folder or bucket and --set backbone.path / clip.path to it",

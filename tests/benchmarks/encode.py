@@ -31,7 +31,8 @@ def _recipe(folder: Path) -> Recipe:
     return load(
         "sd15",
         [
-            f"source.path={folder}", "stages.ingest.size=64", "stages.ingest.min_size=1", "stages.ingest.resources={actors: 2}",
+            f"source.path={folder}", "stages.ingest.size=64", "stages.ingest.min_size=1",
+            "stages.ingest.resources={actors: 2}",
             "clip.path=ViT-B-32", "clip.pretrained=null", "clip.random_seed=0", "clip.dtype=float32",
             "backbone.path=bundled:sd15", "backbone.random_seed=0", "backbone.resolution=64", "backbone.dtype=float32",
             f"stages.clip.resources={one}", f"stages.latent.resources={one}",

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def plain_steps(recipe: Recipe, shards: str) -> list[float]:
         seed=recipe.seed,
         on_log=lambda *_: marks.append(time.perf_counter()),
     )
-    return [b - a for a, b in zip(marks, marks[1:], strict=False)]
+    return [b - a for a, b in pairwise(marks)]
 
 
 def ray_train_steps(recipe_sets: list[str], shards: str, out: Path) -> list[float]:

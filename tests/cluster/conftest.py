@@ -29,7 +29,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, log = free_port(), folder / "server.log"
     command = [
         tool("mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/m.db",
-        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1",
     ]  # fmt: skip
     with running(command, log) as child:
         wait_for_http(f"http://127.0.0.1:{port}/health", child, log)
@@ -45,7 +46,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     port, dashboard = free_port(), free_port()
     head = [
         tool("ray"), "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
-        "--dashboard-port", str(dashboard), "--num-cpus", "2", "--object-store-memory", str(200 << 20), "--temp-dir", str(short),
+        "--dashboard-port", str(dashboard), "--num-cpus", "2", "--object-store-memory", str(200 << 20),
+        "--temp-dir", str(short),
     ]  # fmt: skip
     second = [
         tool("ray"), "start", "--block", "--address", f"127.0.0.1:{port}", "--num-cpus", "2",

@@ -1,4 +1,4 @@
-"""The same words three ways: local Ray, ``ray job submit`` to a head, and a cluster of two nodes; S3 and MLflow are real servers."""
+"""The same words three ways: local Ray, ``ray job submit`` to a head, a two-node cluster; S3 and MLflow are real."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def road(out: str) -> list[list[str]]:
 def submitted(cluster: Cluster, command: list[str], env: dict[str, str]) -> dict:
     runtime = json.dumps({"env_vars": {**env, "OMP_NUM_THREADS": "1"}, "excludes": [".git", ".venv", "out"]})
     done = subprocess.run(
-        [tool("ray"), "job", "submit", "--address", cluster.jobs, "--working-dir", str(ROOT), "--runtime-env-json", runtime,
-         "--", "python", "-m", "jobs", *command],
+        [tool("ray"), "job", "submit", "--address", cluster.jobs, "--working-dir", str(ROOT),
+         "--runtime-env-json", runtime, "--", "python", "-m", "jobs", *command],
         env=environment(), capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -16,7 +16,7 @@ from pipelines.stages import STAGES
 def test_shipped_recipe_resolves_and_builds(name: str) -> None:
     recipe = load(name)
     assert recipe.name == name
-    assert [s.name for s in recipe.build_stages()][0] == "ingest"
+    assert next(iter(recipe.build_stages())).name == "ingest"
     assert recipe.build_source().name == recipe.source.name
     assert recipe.build_method().name == recipe.method.name
     assert load(name).hash == recipe.hash
@@ -79,7 +79,7 @@ def test_wrong_values_name_the_right_one(assignment: str, message: str) -> None:
 def test_unknown_recipe_and_missing_file() -> None:
     with pytest.raises(UsageError, match="no recipe is called 'tinny'; did you mean 'tiny'"):
         load("tinny")
-    with pytest.raises(UsageError, match="no recipe file at './none.yaml'"):
+    with pytest.raises(UsageError, match=r"no recipe file at '\./none\.yaml'"):
         load("./none.yaml")
 
 
