@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from e4t_core.errors import UsageError
 from e4t_core.metrics._faces import Detector, whole_image
-from e4t_core.metrics._onnx import Embedder
+from e4t_core.metrics._onnx import Embedder, model_file
 from e4t_core.metrics.base import Metric, MetricConfig
 
 Side = Annotated[int, Field(ge=1)]
@@ -49,6 +50,7 @@ class IdentitySimilarity(Metric):
     name: ClassVar[str] = "identity"
     title: ClassVar[str] = "ID"
     Config: ClassVar[type[MetricConfig]] = IdentityConfig
+    references: ClassVar[Literal["concept", "real"]] = "real"
     config: IdentityConfig
     detector: Detector = staticmethod(whole_image)
     model: Embedder
@@ -68,6 +70,18 @@ class IdentitySimilarity(Metric):
         if size is None:
             raise UsageError(f"{config.path} takes any size: say the one it was trained on as metrics.identity.size")
         self.size = size
+
+    def weights(self) -> str:
+        """SHA-256 of the ONNX file.
+
+        Raises:
+            UsageError: there is none.
+        """
+        with model_file(self.config.path) as file, file.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest()
+
+    def untrained(self) -> bool:
+        return self.config.path == "bundled:identity_tiny"
 
     def __call__(self, generated_B3HW: Tensor, references_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
         generated_BE = self.embed(generated_B3HW)
