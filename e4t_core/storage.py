@@ -230,7 +230,10 @@ class Store:
     def _aside(self, key: str, data: bytes) -> Iterator[Path]:
         """A synced temporary file beside ``key`` holding ``data``; removed on leaving."""
         target = Path(self._path(key))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # not the kind that `create` answers False to
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(target.parent)) from error
         handle, name = tempfile.mkstemp(prefix=f"{target.name}{_ASIDE}", dir=target.parent)
         aside = Path(name)
         try:

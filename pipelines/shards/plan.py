@@ -115,12 +115,22 @@ def _chunks(items: Iterator[SourceItem]) -> Iterator[pa.RecordBatch]:
     while rows := list(islice(items, _ROWS_AT_ONCE)):
         columns = (
             [item.id for item in rows],
-            [sample_key(item.id) for item in rows],
+            [_key(item) for item in rows],
             [item.uri for item in rows],
             [item.etag for item in rows],
             [_LABELS.encode(dict(item.labels)) if item.labels else "{}" for item in rows],
         )
         yield pa.record_batch([pa.array(c, _TEXT) for c in columns], schema=LISTING)
+
+
+def _key(item: SourceItem) -> str:
+    try:
+        key = sample_key(item.id)
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        key = ""
+    if not key:
+        raise DataError(f"{item.uri!r} has the id {item.id!r}, which is empty or no Unicode text; rename it")
+    return key
 
 
 def latest(store: Store) -> Plan | None:

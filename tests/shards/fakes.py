@@ -16,6 +16,9 @@ from pipelines.stages.base import Bad, Resources, Stage, StageConfig
 MODELS = Models(backbone=BackboneConfig(path="none", resolution=8), clip=ClipConfig(path="none"))
 
 
+Result = Mapping[str, bytes] | Bad
+
+
 class FolderSource(Source):
     """A folder of ``*.txt`` files; ``person-3.txt`` has the identity ``person``."""
 
@@ -56,11 +59,11 @@ class FakeStage(Stage):
     def settings(self) -> dict[str, object]:
         return {"text": self.config.text}
 
-    def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
+    def __call__(self, batch: Sequence[Sample]) -> list[Result]:
         time.sleep(self.config.seconds * len(batch))
         return [self.one(sample) for sample in batch]
 
-    def one(self, sample: Sample) -> Mapping[str, bytes] | Bad:
+    def one(self, sample: Sample) -> Result:
         raise AssertionError("each fake defines it")
 
 
@@ -71,7 +74,7 @@ class Read(FakeStage):
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ("body.txt", "note.json")
 
-    def one(self, sample: Sample) -> Mapping[str, bytes] | Bad:
+    def one(self, sample: Sample) -> Result:
         data = sample["__source__"].read(sample["__item__"]).image
         if data.startswith(b"bad"):
             return Bad("bad_text", f"it starts with {data[:200]!r}; other text is right")
@@ -91,7 +94,7 @@ class Upper(FakeStage):
     reads: ClassVar[tuple[str, ...]] = ("read",)
     writes: ClassVar[tuple[str, ...]] = ("upper.txt",)
 
-    def one(self, sample: Sample) -> Mapping[str, bytes] | Bad:
+    def one(self, sample: Sample) -> Result:
         if b"no upper" in sample["body.txt"]:
             return Bad("no_upper", "it asks not to be")
         return {"upper.txt": sample["body.txt"].upper() + self.config.text.encode()}
@@ -104,7 +107,7 @@ class Join(FakeStage):
     reads: ClassVar[tuple[str, ...]] = ("read", "upper")
     writes: ClassVar[tuple[str, ...]] = ("join.txt",)
 
-    def one(self, sample: Sample) -> Mapping[str, bytes] | Bad:
+    def one(self, sample: Sample) -> Result:
         return {"join.txt": sample["body.txt"] + b"|" + sample["upper.txt"]}
 
 
