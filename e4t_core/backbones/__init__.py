@@ -1,10 +1,12 @@
-"""Frozen foreign models behind small interfaces; nothing heavy is imported before a model is asked for."""
+"""Frozen foreign models behind small interfaces; their libraries are imported when a model is asked for."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
+from e4t_core.backbones.base import Backbone
+from e4t_core.backbones.clip import ClipModel
 from e4t_core.backbones.config import BackboneConfig, ClipConfig
 from e4t_core.errors import UsageError, nearest
 
@@ -12,8 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from e4t_core.backbones.autoencoder import Autoencoder
-    from e4t_core.backbones.base import Backbone
-    from e4t_core.backbones.clip import ClipModel
 
 FAMILIES = {"stable_diffusion": "StableDiffusionBackbone"}
 """File in this folder -> its backbone class."""
@@ -44,9 +44,9 @@ def load_clip(cfg: ClipConfig, device: str | torch.device = "cpu") -> ClipModel:
     Raises:
         UserError: nothing at ``cfg.path``, no weights, weights of another size, or no vision transformer.
     """
-    from e4t_core.backbones.clip import ClipModel
+    from e4t_core.backbones import _open_clip
 
-    return ClipModel.load(cfg, device)
+    return _open_clip.load(cfg, device)
 
 
 def vae_weights_fingerprint(cfg: BackboneConfig) -> str:
@@ -58,14 +58,16 @@ def vae_weights_fingerprint(cfg: BackboneConfig) -> str:
 
 def clip_weights_fingerprint(cfg: ClipConfig) -> str:
     """Content fingerprint of the CLIP model's configuration and weights; loads no model."""
-    from e4t_core.backbones import clip
+    from e4t_core.backbones import _open_clip
 
-    return clip.weights_fingerprint(cfg)
+    return _open_clip.weights_fingerprint(cfg)
 
 
 __all__ = [
+    "Backbone",
     "BackboneConfig",
     "ClipConfig",
+    "ClipModel",
     "clip_weights_fingerprint",
     "load_autoencoder",
     "load_backbone",

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from e4t_core.backbones._fingerprints import model_fingerprint
+from e4t_core.backbones._random import private_stream
 from e4t_core.errors import CheckpointMismatch, UserError
 
 WEIGHTS = {
@@ -117,14 +118,6 @@ def draw_network(folder: Path, part: str, seed: int) -> nn.Module:
     """One network with initial weights from ``seed``, the same whatever else was drawn before."""
     with private_stream(seed):
         return build_network(folder, part)
-
-
-@contextlib.contextmanager
-def private_stream(seed: int) -> Iterator[None]:
-    """Libraries that initialise weights read torch's global CPU stream: seed it inside, put it back outside."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
-        yield
 
 
 def load_tokenizer(folder: Path, placeholder: str) -> CLIPTokenizer:

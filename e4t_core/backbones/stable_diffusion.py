@@ -94,7 +94,7 @@ class StableDiffusionBackbone(Backbone):
         with model_folder(known, [p for p in _parts.patterns() if not p.endswith(".safetensors")]) as folder:
             networks = {part: _parts.build_network(folder, part, device) for part in _parts.WEIGHTS}
             placeholder = BackboneConfig.model_fields["placeholder"].default
-            return cls._assemble(folder, networks, resolution, placeholder, None)
+            return cls._assemble(folder, networks, resolution, placeholder, None).to(device)
 
     @classmethod
     def _assemble(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
@@ -51,6 +50,8 @@ def sample(
 
 def build_scheduler(backbone: Backbone, cfg: SamplerConfig) -> Any:
     """diffusers' scheduler for this model's noise levels and prediction type, set to ``cfg.steps``."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler  # reading a recipe imports this module too
+
     if cfg.scheduler == "ddim":
         scheduler = DDIMScheduler.from_config(backbone.scheduler_config)
     else:
