@@ -95,11 +95,19 @@ class Prompt(Config):
 
 
 class GenerateConfig(ActorsConfig):
-    """What is drawn for every identity."""
+    """What is drawn for every identity.
+
+    Attributes:
+        sampler: how images are drawn from noise.
+        prompts: the benchmark's.
+        images_per_prompt: images of each prompt, with seeds of their own.
+        batch_size: images of one identity that are drawn together.
+    """
 
     sampler: SamplerConfig
     prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)]
     images_per_prompt: Count = 1
+    batch_size: Count = 8
 
 
 class EvaluateConfig(ActorsConfig):

@@ -108,6 +108,8 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     columns: tuple[str, ...]
     """Shard columns that pre-training reads; a constructor may extend its class's by configuration."""
+    pretrains: ClassVar[bool] = True
+    """False for methods that start from the backbone alone: they have no ``pretrain`` job and no checkpoint."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
