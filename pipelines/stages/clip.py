@@ -46,7 +46,8 @@ class Clip(Stage):
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
-        images_B3HW = images(batch).to(self.config.resources.device)
+        resources = self.config.resources
+        images_B3HW = images(batch, resources.threads).to(resources.device)
         cls_BLD, tokens_BTD = self.model.image_features(images_B3HW, tokens=self.config.tokens)
         outputs = {"clip_cls.npy": cls_BLD.float().cpu()}
         if tokens_BTD is not None:

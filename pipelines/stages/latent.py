@@ -38,13 +38,14 @@ class Latent(Stage):
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
-        images_B3HW = images(batch)
+        resources = self.config.resources
+        images_B3HW = images(batch, resources.threads)
         side = self.models.backbone.resolution
         if images_B3HW.shape[-2:] != (side, side):
             height, width = images_B3HW.shape[-2:]
             raise UsageError(
                 f"images are {width} x {height}, backbone.resolution is {side}: set stages.ingest.size={side}"
             )
-        moments_B2Chw = self.autoencoder.to_moments(images_B3HW.to(self.config.resources.device))
+        moments_B2Chw = self.autoencoder.to_moments(images_B3HW.to(resources.device))
         outputs = {"latent.npy": moments_B2Chw.float().cpu()}
         return [half_arrays(outputs, i) for i in range(len(batch))]
