@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +68,7 @@ def check_road(summaries: dict[str, dict]) -> None:
     assert summaries["generate"]["images"] == 2 * 8
 
 
-def test_local(tmp_path, mlflow_server: str) -> None:
+def test_local(tmp_path: Path, mlflow_server: str) -> None:
     summaries = {}
     for command in road(str(tmp_path)):
         done = jobs(*command, env={"MLFLOW_TRACKING_URI": mlflow_server})
@@ -76,16 +79,16 @@ def test_local(tmp_path, mlflow_server: str) -> None:
     assert _runs(mlflow_server) >= 3
 
 
-def test_ray_job_submit_to_two_nodes_on_s3(cluster: Cluster, moto_s3, mlflow_server: str) -> None:
-    bucket = moto_s3.bucket()
-    env = {**moto_s3.env, "MLFLOW_TRACKING_URI": mlflow_server}
+def test_ray_job_submit_to_two_nodes_on_s3(cluster: Cluster, moto_s3: Callable[[], str], mlflow_server: str) -> None:
+    bucket = moto_s3()
+    env = {k: v for k, v in os.environ.items() if k.startswith("AWS_")} | {"MLFLOW_TRACKING_URI": mlflow_server}
     summaries = {}
-    for command in road(f"s3://{bucket}/road"):
+    for command in road(f"{bucket}/road"):
         if command[0] == "pretrain":
             command += ["--set", "workers.num_workers=2"]
         summaries[command[0]] = submitted(cluster, command, env)
     check_road(summaries)
-    again = submitted(cluster, road(f"s3://{bucket}/road")[0], env)
+    again = submitted(cluster, road(f"{bucket}/road")[0], env)
     assert again["shards_done"] == 0
     assert again["version"] == summaries["preprocess"]["version"]
 
