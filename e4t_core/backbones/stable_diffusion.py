@@ -53,7 +53,6 @@ class StableDiffusionBackbone(Backbone):
         self.unet = unet.to(memory_format=torch.channels_last)
         self.autoencoder = Autoencoder(vae)
         self.text_encoder = text_encoder
-        self.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.scheduler_config = dict(scheduler_config)
         scheduler = DDPMScheduler.from_config(self.scheduler_config)
@@ -67,6 +66,7 @@ class StableDiffusionBackbone(Backbone):
         self._identity = dict(identity)
         self._parameter_names = frozenset(name for name, _ in unet.named_parameters())
         self._empty_text_1TD: Tensor
+        self.requires_grad_(False).eval()
         self.register_buffer("_empty_text_1TD", self._encode_empty(), persistent=False)
 
     @classmethod
