@@ -12,6 +12,7 @@ from typing import Any
 
 import open_clip
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from e4t_core.backbones._fingerprints import file_hash, model_fingerprint
@@ -94,7 +95,7 @@ def _create(name: str, cfg: ClipConfig) -> nn.Module:
     try:
         with _quiet():
             return open_clip.create_model(name, cfg.pretrained, precision=precision, require_pretrained=True)
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise CheckpointMismatch(f"the weights of CLIP '{cfg.path}' cannot be used: {error}") from error
 
 

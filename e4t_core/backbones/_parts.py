@@ -14,6 +14,7 @@ import open_clip.tokenizer
 import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -88,7 +89,7 @@ def load_network(folder: Path, part: str, dtype: torch.dtype) -> nn.Module:
             model, found = _CLASSES[part].from_pretrained(
                 folder / part, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
             )
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointMismatch(f"the weights in {folder / part} do not fit its config.json: {error}") from error
     wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
     if wrong:

@@ -23,7 +23,7 @@ class ClipModel(nn.Module):
 
     def __init__(self, model: nn.Module, tokenizer: Any, every: int) -> None:
         super().__init__()
-        self.model: Any = model.requires_grad_(False).eval()
+        self.model: Any = model
         self.tokenizer = tokenizer
         visual: Any = model.visual
         if not isinstance(getattr(getattr(visual, "transformer", None), "resblocks", None), nn.ModuleList):
@@ -44,6 +44,7 @@ class ClipModel(nn.Module):
         self._std_311: Tensor
         self.register_buffer("_mean_311", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std_311", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
 
     @classmethod
     def from_config(cls, path: str, every: int = 2, device: str = "meta") -> ClipModel:
