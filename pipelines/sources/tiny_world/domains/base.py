@@ -1,0 +1,48 @@
+"""The domain contract: who there is (an identity's traits), and how one of its pictures is drawn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from PIL import Image
+
+from pipelines.sources.tiny_world.draws import Draws
+from pipelines.sources.tiny_world.pen import Ink
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The foreground of one picture, before scene and style.
+
+    Attributes:
+        layer: RGBA, opaque where the subject is and transparent elsewhere.
+        shade: L, light and shadow over the layer: 128 changes nothing, less darkens, more lightens.
+        phrase: the subject in a sentence (``a person with red hair and glasses``).
+        words: further attributes, for captions and labels.
+    """
+
+    layer: Image.Image
+    shade: Image.Image
+    phrase: str
+    words: tuple[str, ...] = field(default_factory=tuple)
+
+
+class Domain(ABC, Generic[T]):
+    """One kind of concept: a file or folder under ``domains/`` whose class has that ``name``."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def traits(self, draws: Draws) -> T:
+        """What makes an identity this identity, from its own stream."""
+
+    @abstractmethod
+    def draw(self, traits: T, draws: Draws, side: int, ink: Ink) -> Subject:
+        """One picture of it on a layer of ``side`` pixels; what changes between pictures comes from ``draws``."""
+
+
+AnyDomain = Domain[Any]
