@@ -50,7 +50,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert not changed, changed
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_method() -> Callable[..., Method]:
     def make(name: str = "e4t", **fields: Any) -> Method:
         cls = METHODS.get(name)
@@ -66,7 +66,7 @@ def batch_of(backbone: Backbone, size: int, seed: int = 0) -> dict[str, Any]:
         "latent_moments": torch.randn(size, 2 * channels, h, w, generator=g),
         "clip_cls": torch.randn(size, *CLIP_DIMS, generator=g),
         "masks": (torch.rand(size, 1, RESOLUTION, RESOLUTION, generator=g) > 0.4).float(),
-        "templates": ["a photo of {}", "a sketch of {} in the snow"][:size] * ((size + 1) // 2),
+        "templates": [("a photo of {}", "a sketch of {} in the snow")[i % 2] for i in range(size)],
         "images": torch.rand(size, 3, RESOLUTION, RESOLUTION, generator=g) * 2 - 1,
     }
 

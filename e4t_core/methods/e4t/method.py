@@ -39,7 +39,7 @@ class E4T(Method):
 
     def build(self, backbone: Backbone, clip_dims: tuple[int, int]) -> nn.Module:
         """An :class:`~e4t_core.methods.e4t.module.E4TModule` on the backbone's device."""
-        return E4TModule(self.config, backbone, clip_dims).to(backbone.device)
+        return E4TModule(self.config, backbone, clip_dims)
 
     def pretrain_loss(
         self, module: nn.Module, backbone: Backbone, batch: Mapping[str, Any], rng: torch.Generator

@@ -14,7 +14,7 @@ from e4t_core.models.e4t_encoder import E4TEncoder
 
 
 class E4TModule(nn.Module):
-    """Encoder and weight offsets for one backbone.
+    """Encoder and weight offsets for one backbone, on its device.
 
     Attributes:
         signature: what must be equal for weights to fit; a checkpoint carries it and loading compares it.
@@ -24,7 +24,8 @@ class E4TModule(nn.Module):
 
     def __init__(self, config: E4TConfig, backbone: Backbone, clip_dims: tuple[int, int]) -> None:
         super().__init__()
-        device = "meta" if backbone.device.type == "meta" else "cpu"  # the same draws wherever it will run
+        target = backbone.token_table.device
+        device = "meta" if target.type == "meta" else "cpu"  # the same draws wherever it will run
         rng = torch.Generator().manual_seed(config.init_seed)
         self.scale = config.scale
         self.encoder = E4TEncoder(
@@ -48,6 +49,7 @@ class E4TModule(nn.Module):
         self.signature = _signature(config, backbone, clip_dims)
         domain = backbone.token_embedding(config.domain_word).detach().to(device, torch.float32)
         self.register_buffer("domain_D", domain, persistent=False)
+        self.to(target)
 
     def concept(self, offset_BD: Tensor) -> Tensor:
         """(B, D) ``e_c = e_domain + s * E`` (eq. 1)."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,21 +71,7 @@ def predict_offset(
     """(B, D) ``E(I_c, x_t, t)``; without iterative refinement ``E(I_c)``."""
     if not config.iterative_refinement:
         return module.encoder(cls_BLD)
-    with _no_cast_cache(x_t_BChw.device):
-        features_BF = backbone.features(x_t_BChw, t_B, grad=config.feature_grad)
-    return module.encoder(cls_BLD, features_BF)
-
-
-@contextlib.contextmanager
-def _no_cast_cache(device: torch.device) -> Iterator[None]:
-    """The surrounding autocast without its cache of cast weights.
-
-    The features pass runs without gradients; a weight first cast there would stay cached without a graph, and the
-    denoising pass after it would train nothing.
-    """
-    enabled, dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
-    with torch.autocast(device.type, dtype=dtype, enabled=enabled, cache_enabled=False):
-        yield
+    return module.encoder(cls_BLD, backbone.features(x_t_BChw, t_B, grad=config.feature_grad))
 
 
 def objective(config: E4TConfig, module: E4TModule, backbone: Backbone, batch: NoisyBatch, reg_weight: float) -> Losses:

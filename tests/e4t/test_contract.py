@@ -1,0 +1,198 @@
+"""What holds for every personalization method. A new method is tested by being in the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from e4t_core.backbones.base import Backbone
+from e4t_core.errors import CheckpointMismatch, DataError, UsageError
+from e4t_core.methods import METHODS, Adapter, Conditioning, Identity, Method
+from e4t_core.record import Record
+from e4t_core.sampling import SamplerConfig, sample
+from e4t_core.storage import Store
+from e4t_core.training import TrainConfig, load_adapter, load_module, save_adapter, save_module, train
+from tests.e4t.conftest import CLIP_DIMS, Fixed, assert_same, batch_of, identity_of, rng, snapshot
+
+RECORD = Record.of("adapter", {"seed": 0})
+PROMPTS = ["a photo of {}", "{} in the snow"]
+SAMPLER = SamplerConfig(steps=2, guidance=3.0, scheduler="ddim")
+
+pytestmark = pytest.mark.parametrize("name", METHODS.names())
+Make = Callable[..., Method]
+
+
+def perturbed(module: nn.Module) -> nn.Module:
+    """As if pre-trained: nothing is at its initial zero any more."""
+    g = rng(11)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn(p.shape, generator=g) * 0.02)
+    return module
+
+
+def built(make_method: Make, name: str, backbone: Backbone) -> tuple[Method, nn.Module]:
+    """A method whose personalization is short, and its module."""
+    method = make_method(name)
+    short = {"steps": 2, "batch_size": 2, "base_lr": 1e-4}
+    if hasattr(method.config, "personalize"):
+        fields = {k: v for k, v in short.items() if k in type(method.config.personalize).model_fields}
+        method = make_method(name, personalize=method.config.personalize.model_copy(update=fields))
+    return method, method.build(backbone, CLIP_DIMS)
+
+
+def image(method: Method, module: nn.Module, backbone: Backbone, adapter: Adapter, identity: Identity) -> Tensor:
+    prompts = [p.replace("{}", backbone.placeholder) for p in PROMPTS]
+    conditioning = method.conditioning(module, backbone, adapter, identity, prompts)
+    return sample(backbone, conditioning, SAMPLER, seeds=[1, 2])
+
+
+def loss_of(method: Method, module: nn.Module, backbone: Backbone, batch: dict[str, Any]) -> Tensor:
+    with method.pretraining(module, backbone), method.step(module):
+        return method.pretrain_loss(module, backbone, batch, rng(3)).total
+
+
+def test_gradients_reach_what_is_trained_and_nothing_else(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
+    perturbed(module)
+    with method.pretraining(module, backbone), method.step(module):
+        losses = method.pretrain_loss(module, backbone, batch_of(backbone, 2), rng())
+        losses.total.backward()
+    assert all(torch.isfinite(term) for term in losses.terms.values())
+    silent = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not silent, silent
+    assert not any(p.grad is not None for p in backbone.parameters())
+
+
+def test_backbone_is_untouched_by_pretraining(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
+    before, names = snapshot(backbone), list(backbone.denoiser_parameters())
+    start = snapshot(module)
+    cfg = TrainConfig(steps=2, batch_size=2, base_lr=1e-3)
+    train(method, module, backbone, Fixed([batch_of(backbone, 2)]), cfg, seed=0)
+    assert_same(before, snapshot(backbone))
+    assert list(backbone.denoiser_parameters()) == names
+    assert any(not torch.equal(start[n], t) for n, t in module.state_dict().items())
+
+
+def test_step_0_equals_the_backbone(name: str, backbone: Backbone, make_method: Make) -> None:
+    """With the domain word where the concept is, the untouched backbone draws the same picture."""
+    method, module = built(make_method, name, backbone)
+    identity = identity_of("ann", 1)
+    untouched = Adapter(name, "ann", {}, method.personalize(module, backbone, [identity])[0].meta)
+    ours = image(method, module, backbone, untouched, identity)
+    word = backbone.token_embedding(method.config.domain_word)
+
+    class DomainWord(Conditioning):
+        def text(self, x_t_BChw: Tensor, t_B: Tensor, step: int) -> Tensor:
+            ids = backbone.tokenize(self.prompts)
+            return backbone.encode_text(ids, word.expand(len(ids), -1))
+
+    prompts = [p.replace("{}", backbone.placeholder) for p in PROMPTS]
+    assert torch.equal(ours, sample(backbone, DomainWord(backbone, prompts), SAMPLER, seeds=[1, 2]))
+
+
+def test_same_seed_same_result(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
+    _, again = built(make_method, name, backbone)
+    assert_same(snapshot(module), snapshot(again))
+    batch = batch_of(backbone, 2)
+    assert torch.equal(loss_of(method, module, backbone, batch), loss_of(method, again, backbone, batch))
+    perturbed(module)
+    one, two = (method.personalize(module, backbone, [identity_of("ann", 1)])[0] for _ in range(2))
+    assert_same(one.tensors, two.tensors)
+    other = method.personalize(module, backbone, [identity_of("ann", 2)])[0]
+    assert any(not torch.equal(t, other.tensors[n]) for n, t in one.tensors.items())
+
+
+def test_personalization_gives_everything_back(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
+    perturbed(module)
+    before = snapshot(backbone), snapshot(module), {n: p.requires_grad for n, p in module.named_parameters()}
+    adapter = method.personalize(module, backbone, [identity_of("ann", 1)])[0]
+    image(method, module, backbone, adapter, identity_of("ann", 1))
+    assert_same(before[0], snapshot(backbone))
+    assert_same(before[1], snapshot(module))
+    assert {n: p.requires_grad for n, p in module.named_parameters()} == before[2]
+    assert adapter.meta["steps"] > 0
+    assert adapter.meta["bytes"] == sum(t.numel() * t.element_size() for t in adapter.tensors.values()) > 0
+
+
+def test_company_changes_nothing(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
+    perturbed(module)
+    people = [identity_of("ann", 1), identity_of("bob", 2), identity_of("cleo", 3)]
+    together = method.personalize(module, backbone, people)
+    assert [a.identity for a in together] == ["ann", "bob", "cleo"]
+    for identity, adapter in zip(people, together, strict=True):
+        alone = method.personalize(module, backbone, [identity])[0]
+        assert alone.tensors.keys() == adapter.tensors.keys()
+        for key, tensor in alone.tensors.items():
+            torch.testing.assert_close(adapter.tensors[key], tensor, rtol=1e-5, atol=1e-8)
+
+
+def test_saved_and_loaded_adapter_draws_the_same(
+    name: str, backbone: Backbone, make_method: Make, tmp_path: Path
+) -> None:
+    method, module = built(make_method, name, backbone)
+    perturbed(module)
+    identity = identity_of("ann", 1)
+    adapter = method.personalize(module, backbone, [identity])[0]
+    store = Store(tmp_path)
+    save_adapter(store, "people/ann", adapter, RECORD)
+    loaded, record = load_adapter(store, "people/ann")
+    assert (loaded.identity, loaded.meta, record.facts["identity"]) == ("ann", adapter.meta, "ann")
+    ours = image(method, module, backbone, adapter, identity)
+    assert torch.equal(ours, image(method, module, backbone, loaded, identity))
+    plain = Adapter(name, "ann", {}, adapter.meta)
+    assert not torch.equal(ours, image(method, module, backbone, plain, identity))
+
+
+def test_module_saved_and_loaded_is_the_same(name: str, backbone: Backbone, make_method: Make, tmp_path: Path) -> None:
+    _, module = built(make_method, name, backbone)
+    perturbed(module)
+    save_module(Store(tmp_path), "module.safetensors", module, Record.of("module", {"a": 1}))
+    _, fresh = built(make_method, name, backbone)
+    record = load_module(Store(tmp_path), "module.safetensors", fresh)
+    assert record.recipe == {"a": 1}
+    assert_same(snapshot(module), snapshot(fresh))
+
+
+def test_checkpoint_of_another_setting_is_refused(
+    name: str, backbone: Backbone, make_method: Make, tmp_path: Path
+) -> None:
+    _, module = built(make_method, name, backbone)
+    save_module(Store(tmp_path), "module.safetensors", module, Record.of("module", {}))
+    wider = make_method(name).build(backbone, (CLIP_DIMS[0], CLIP_DIMS[1] + 8))
+    with pytest.raises(CheckpointMismatch, match="24 there and 32 here"):
+        load_module(Store(tmp_path), "module.safetensors", wider)
+    with pytest.raises(DataError, match=r"there is no .*absent\.safetensors"):
+        load_module(Store(tmp_path), "absent.safetensors", module)
+    (tmp_path / "module.safetensors").write_bytes((tmp_path / "module.safetensors").read_bytes()[:-100])
+    with pytest.raises(DataError, match="not a whole safetensors file"):
+        load_module(Store(tmp_path), "module.safetensors", module)
+
+
+def test_export(name: str, backbone: Backbone, make_method: Make, tmp_path: Path) -> None:
+    method, module = built(make_method, name, backbone)
+    adapter = method.personalize(module, backbone, [identity_of("ann", 1)])[0]
+    record = method.export(adapter, str(tmp_path), "native", RECORD)
+    loaded, stored = load_adapter(Store(tmp_path), "adapter")
+    assert_same(loaded.tensors, adapter.tensors)
+    assert stored == record
+    with pytest.raises(UsageError, match=r"cannot export 'gguf'.*native"):
+        method.export(adapter, str(tmp_path), "gguf", RECORD)
+
+
+def test_adapter_of_other_weights_is_refused(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
+    identity = identity_of("ann", 1)
+    adapter = method.personalize(module, backbone, [identity])[0]
+    perturbed(module)
+    with pytest.raises(CheckpointMismatch, match="the checkpoint and backbone that it was personalized with"):
+        image(method, module, backbone, adapter, identity)
