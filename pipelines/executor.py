@@ -12,7 +12,6 @@ import threading
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -28,6 +27,7 @@ from e4t_core.storage import Store
 from pipelines.shards import plan as plans
 from pipelines.shards.commit import ShardRef
 from pipelines.shards.manifest import Manifest, publish
+from pipelines.shards.monitor import Monitor, Tally
 from pipelines.shards.report import Progress, StageEstimate, StageReport, Summary, dry_run
 from pipelines.shards.survey import Survey, survey
 from pipelines.shards.work import Job, ShardTask, ShardWorker
@@ -36,6 +36,8 @@ from pipelines.stages.base import Stage
 
 _MAX_BLOCKS = 4096
 _PROGRESS_S = 0.5
+_NO_PROGRESS_S = 4 * 3600
+"""Ray Data gives up when no shard of any stage ends for so long; half an hour, its own choice, is one slow shard."""
 
 # Ray Data tells of every start and end; what it warns of (a cluster that lacks a GPU) stays.
 logging.getLogger("ray.data._internal.execution.streaming_executor").setLevel(logging.WARNING)
@@ -105,55 +107,30 @@ def _summary(
 # --- Ray
 
 
-class _Monitor:
-    """Counts what workers finish, and tells them to stop once one has failed."""
-
-    def __init__(self) -> None:
-        self._stopped = False
-        self._counts: dict[str, Counter[str]] = {}
-        self._times: dict[str, tuple[float, float]] = {}
-
-    def begin(self, stage: str) -> bool:
-        """Whether to start on another shard."""
-        now = time.time()
-        self._times.setdefault(stage, (now, now))
-        return not self._stopped
-
-    def end(self, stage: str, samples: int, cached: bool) -> None:
-        """One shard is committed."""
-        count = self._counts.setdefault(stage, Counter())
-        count["cached" if cached else "made"] += 1
-        count["samples"] += 0 if cached else samples
-        self._times[stage] = (self._times[stage][0], time.time())
-
-    def stop(self) -> None:
-        """Let shards in flight finish and start no others."""
-        self._stopped = True
-
-    def snapshot(self) -> tuple[dict[str, Counter[str]], dict[str, tuple[float, float]]]:
-        """Counts, and first begin and last end, by stage."""
-        return self._counts, self._times
-
-
 class _StageActor:
-    """One worker of one stage. Errors travel as rows, so that shards in flight elsewhere still commit."""
+    """A worker of one stage, or of neighbouring ones that share workers. Errors travel as rows, so that shards in
+    flight elsewhere still commit."""
 
-    def __init__(self, job: Job, monitor: Any) -> None:
-        self._name, self._worker, self._monitor = job.stage.name, ShardWorker(job), monitor
+    def __init__(self, jobs: Sequence[Job], monitor: Any) -> None:
+        self._workers = [ShardWorker(job) for job in jobs]
+        self._monitor = monitor
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         task = _task_of(row)
-        if row["error"] or self._name in task.done:
-            return row
-        if not ray.get(self._monitor.begin.remote(self._name)):
-            return {**row, "error": _SKIPPED}
-        try:
-            ref, cached = self._worker.process(task)
-        except Exception as error:  # noqa: BLE001 - the driver raises it
-            self._monitor.stop.remote()
-            return {**row, "error": _describe(error)}
-        ray.get(self._monitor.end.remote(self._name, ref.n_ok + ref.n_bad, cached))
-        return _row_of(replace(task, done={**task.done, self._name: ref}))
+        for worker in self._workers:
+            name = worker.stage.name
+            if row["error"] or name in task.done:
+                continue
+            if not ray.get(self._monitor.begin.remote(name)):
+                return {**row, "error": _SKIPPED}
+            try:
+                ref, cached = worker.process(task)
+            except Exception as error:  # noqa: BLE001 - the driver raises it
+                self._monitor.stop.remote()
+                return {**row, "error": _describe(error)}
+            ray.get(self._monitor.end.remote(name, ref.n_ok + ref.n_bad, cached))
+            task = replace(task, done={**task.done, name: ref})
+        return row if row["error"] else _row_of(task)
 
 
 _SKIPPED = json.dumps({"kind": "skipped"})
@@ -178,13 +155,14 @@ def _execute(
     store: Store, source: Source, plan: plans.Plan, found: Survey, on_progress: Callable[[Progress], None] | None
 ) -> tuple[dict[int, dict[str, ShardRef]], dict[str, StageReport]]:
     """Finish every open shard; shard -> stage -> commit, and what each stage did."""
-    run, monitor = uuid.uuid4().hex, ray.remote(num_cpus=0)(_Monitor).remote()
+    run, monitor = uuid.uuid4().hex, ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Monitor).remote()
     rows = ray.data.from_items([_row_of(task) for task in found.open], override_num_blocks=_blocks(found))
     rows.context.enable_progress_bars = False
     rows.context.print_on_execution_start = False
-    for stage, identity in found.stages:
-        if found.done(stage.name) < len(found.tasks):
-            rows = _add_stage(rows, Job(store, source, stage, identity, plan.items_key, run), monitor, len(found.open))
+    rows.context.execution_no_progress_timeout_s = _NO_PROGRESS_S
+    jobs = [Job(store, source, stage, identity, plan.items_key, run) for stage, identity in found.stages]
+    for group in _sharing([job for job in jobs if found.done(job.stage.name) < len(found.tasks)]):
+        rows = _add_workers(rows, group, monitor, len(found.open))
     made: dict[int, dict[str, ShardRef]] = {}
     problems: list[dict[str, Any]] = []
     with _watching(monitor, found, on_progress):
@@ -195,8 +173,8 @@ def _execute(
                 task = _task_of(row)
                 made[task.shard] = dict(task.done)
     _raise_first(problems)
-    counts, times = ray.get(monitor.snapshot.remote())
-    return made, {stage.name: _report(stage.name, found, counts, times) for stage, _ in found.stages}
+    tallies = ray.get(monitor.tallies.remote())
+    return made, {stage.name: _report(stage.name, found, tallies) for stage, _ in found.stages}
 
 
 def _blocks(found: Survey) -> int:
@@ -204,12 +182,28 @@ def _blocks(found: Survey) -> int:
     return min(len(found.open), _MAX_BLOCKS)
 
 
-def _add_stage(rows: ray.data.Dataset, job: Job, monitor: Any, shards: int) -> ray.data.Dataset:
+def _sharing(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Neighbouring stages that load no model and ask for the same share workers: a process less to start for each."""
+    groups: list[list[Job]] = []
+    for job in jobs:
+        if groups and _light(job) is not None and _light(job) == _light(groups[-1][-1]):
+            groups[-1].append(job)
+        else:
+            groups.append([job])
+    return groups
+
+
+def _light(job: Job) -> dict[str, Any] | None:
     resources = job.stage.config.resources
+    return None if job.identity["weights"] else {**resources.dump(), "batch_size": None}
+
+
+def _add_workers(rows: ray.data.Dataset, jobs: Sequence[Job], monitor: Any, shards: int) -> ray.data.Dataset:
+    resources = jobs[0].stage.config.resources
     actors = min(resources.actors, shards)
     return rows.map(
         _StageActor,
-        fn_constructor_args=(job, monitor),
+        fn_constructor_args=(jobs, monitor),
         compute=ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         num_cpus=resources.cpus,
         num_gpus=resources.gpus or None,
@@ -248,24 +242,22 @@ def _watching(monitor: Any, found: Survey, on_progress: Callable[[Progress], Non
 
 
 def _progress(monitor: Any, found: Survey, began: float) -> Progress:
-    counts, _ = ray.get(monitor.snapshot.remote())
+    tallies = ray.get(monitor.tallies.remote())
     todo = {stage.name: len(found.tasks) - found.done(stage.name) for stage, _ in found.stages}
-    done = {name: counts.get(name, Counter())["made"] + counts.get(name, Counter())["cached"] for name in todo}
-    samples = sum(count["samples"] for count in counts.values())
-    parts = [f"{name} {done[name]}/{todo[name]}" for name in todo if todo[name]]
+    done = {name: tally.made + tally.cached for name, tally in tallies.items()}
+    samples = sum(tally.samples for tally in tallies.values())
+    parts = [f"{name} {done.get(name, 0)}/{left}" for name, left in todo.items() if left]
     rate = samples / max(time.time() - began, 1e-9)
     return Progress(sum(done.values()), sum(todo.values()), samples, f"{' '.join(parts)}, {rate:.1f} samples/s")
 
 
-def _report(
-    name: str, found: Survey, counts: Mapping[str, Counter[str]], times: Mapping[str, tuple[float, float]]
-) -> StageReport:
-    count, (first, last) = counts.get(name, Counter()), times.get(name, (0.0, 0.0))
-    seconds = last - first
+def _report(name: str, found: Survey, tallies: Mapping[str, Tally]) -> StageReport:
+    tally = tallies.get(name, Tally())
+    seconds = tally.ended - tally.began
     return StageReport(
-        shards_done=count["made"],
-        shards_cached=found.done(name) + count["cached"],
-        samples=count["samples"],
+        shards_done=tally.made,
+        shards_cached=found.done(name) + tally.cached,
+        samples=tally.samples,
         seconds=seconds,
-        samples_per_s=count["samples"] / seconds if seconds else 0.0,
+        samples_per_s=tally.samples / seconds if seconds else 0.0,
     )
