@@ -188,8 +188,9 @@ def test_captions_say_what_is_there() -> None:
     assert picture.template == "a pencil sketch of {} on the beach" == template("sketch", "beach")
     assert picture.caption.startswith("a pencil sketch of a person with ")
     assert " on the beach, " in picture.caption
+    assert len(picture.attributes) >= 5
     for word in picture.attributes:
-        assert word in picture.caption
+        assert picture.caption.count(word) == 1
     assert template("photo", "plain") == "a photo of {}"
     for style in STYLE_WORDS:
         assert all(template(style, scene).count("{}") == 1 for scene in SCENE_WORDS)

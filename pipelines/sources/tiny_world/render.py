@@ -88,7 +88,8 @@ def render(
     place = paint(scene, Draws(*who, pose, "scene", scene), side, ink).convert("RGB")
     rgb, mask = STYLES[style].finish(Layers(place, subject.layer, subject.shade), size, Draws(*who, pose, "style"))
     sentence = template(style, scene)
-    caption = ", ".join((sentence.format(subject.phrase), *subject.words))
+    further = [word for word in subject.words if word not in subject.phrase]
+    caption = ", ".join((sentence.format(subject.phrase), *further))
     return Picture(rgb, mask, caption, sentence, subject.words)
 
 

@@ -22,7 +22,7 @@ class Subject:
         layer: RGBA, opaque where the subject is and transparent elsewhere.
         shade: L, light and shadow over the layer: 128 changes nothing, less darkens, more lightens.
         phrase: the subject in a sentence (``a person with red hair and glasses``).
-        words: further attributes, for captions and labels.
+        words: every attribute that a caption can name, those of ``phrase`` included.
     """
 
     layer: Image.Image

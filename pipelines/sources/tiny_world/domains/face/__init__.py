@@ -28,7 +28,7 @@ class Face(Domain[Traits]):
         _features(pen, who)
         _above(pen, who)
         words = traits.words()
-        return Subject(pen.image, head.draw_shade(who, side // 4), phrase(words), (*words[2:], who.pose.mood))
+        return Subject(pen.image, head.draw_shade(who, side // 4), phrase(words), (*words, who.pose.mood))
 
 
 def _behind(body: Pen, pen: Pen, who: head.Head) -> None:
