@@ -79,14 +79,16 @@ def train(
     module.train()
     if cfg.gradient_checkpointing:
         backbone.enable_gradient_checkpointing()
+    state = None
     with method.pretraining(module, backbone):
         while run.done < cfg.steps:
             facts = run.step(batches)
             if on_log and (run.done in (1, cfg.steps) or run.done % cfg.log_every == 0):
                 on_log(run.done, facts)
             if on_checkpoint and (run.done == cfg.steps or run.done % cfg.checkpoint_every == 0):
-                on_checkpoint(run.state(batches))
-    return run.state(batches)
+                state = run.state(batches)
+                on_checkpoint(state)
+    return state if state and state.step == run.done else run.state(batches)
 
 
 def noise_seed(seed: int, step: int, micro: int, rank: int) -> int:
@@ -170,8 +172,10 @@ class _Run:
 
     def _clip(self) -> Tensor:
         """The gradient's norm; gradients are scaled down to ``grad_clip`` if it is larger."""
-        limit = math.inf if self.cfg.grad_clip is None else self.cfg.grad_clip
-        return nn.utils.clip_grad_norm_(self.named.values(), limit)
+        norm = nn.utils.get_total_norm(p.grad for p in self.named.values() if p.grad is not None)
+        if self.cfg.grad_clip is not None:
+            nn.utils.clip_grads_with_norm_(self.named.values(), self.cfg.grad_clip, norm)
+        return norm
 
     def _check(self, facts: Mapping[str, float], lr: float) -> None:
         bad = {name: value for name, value in facts.items() if not math.isfinite(value)}
