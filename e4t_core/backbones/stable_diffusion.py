@@ -143,7 +143,7 @@ class StableDiffusionBackbone(Backbone):
     # --- text
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        whole = self.tokenizer(list(prompts))["input_ids"]
+        whole = self.tokenizer(list(prompts), verbose=False)["input_ids"]  # it warns of length; we count below
         ids = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )["input_ids"]

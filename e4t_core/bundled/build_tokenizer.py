@@ -44,6 +44,8 @@ cat kitten dog puppy animal pet bird fish horse rabbit bear tail whiskers paws f
 object cup mug bowl bottle vase plate ball box chair table lamp clock house tower car truck bus train boat ship plane
 bicycle shoe boot bag backpack book key phone camera guitar drum piano umbrella balloon toy robot doll teddy flower
 leaf apple banana pear orange lemon cherry cake bread pizza star ring
+calm grinning winking yawning deep bronze olive hoop studs quiff locs dreadlocks pigtails mohawk headscarf headband
+platinum receding buzz cut shaved shoulder length mane copper chestnut strawberry marled speckled patch patched lean
 stained glass window latte funko pop pointillism impressionism ukiyo e cubism
 sks
 """

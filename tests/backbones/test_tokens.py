@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from e4t_core.adapters.token_splice import token_splice
-from e4t_core.backbones import load_backbone
+from e4t_core.backbones import ClipModel, load_backbone
 from e4t_core.backbones.stable_diffusion import StableDiffusionBackbone
 from e4t_core.bundled import bundled_folder
 from e4t_core.bundled.build_tokenizer import FOLDERS, WORDS, train, write
@@ -100,3 +100,9 @@ def test_the_shipped_vocabulary_is_what_its_builder_writes(folder: str, tmp_path
     top, _, rest = folder.partition("/")
     for name in ("vocab.json", "merges.txt"):
         assert (bundled_folder(top) / rest / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_the_tables_have_a_row_for_every_word(backbone: StableDiffusionBackbone, clip: ClipModel) -> None:
+    words = len(train()[0])
+    assert len(backbone.token_table) == backbone.placeholder_id == words
+    assert clip.model.vocab_size == words
