@@ -31,15 +31,14 @@ _PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 def load(cfg: ClipConfig, device: str | torch.device) -> ClipModel:
     """The model a recipe names; see :func:`e4t_core.backbones.load_clip`."""
-    with _source(cfg) as (name, folder):
-        if folder is not None and cfg.random_seed is None:
-            _weights(folder)
-        return ClipModel(_create(name, cfg), open_clip.get_tokenizer(name), cfg.every).to(device)
+    with _source(cfg) as (name, folder), _quiet():
+        model = _from_folder(name, folder, cfg) if folder is not None else _from_library(name, cfg)
+        return ClipModel(model, open_clip.get_tokenizer(name), cfg.every).to(device)
 
 
 def build(path: str, device: str) -> tuple[nn.Module, Any]:
     """(model without its weights, tokenizer)."""
-    with _source(ClipConfig(path=path, random_seed=0)) as (name, _), torch.device(device), _quiet():
+    with _source(ClipConfig(path=path, random_seed=0)) as (name, _), torch.device(device), _quiet(), private_stream(0):
         return open_clip.create_model(name, load_weights=False, device=device), open_clip.get_tokenizer(name)
 
 
@@ -87,16 +86,32 @@ def _weights(folder: Path) -> Path:
     raise UserError(f"{folder} has none of {', '.join(_WEIGHTS)}; save the weights as safetensors, or set random_seed")
 
 
-def _create(name: str, cfg: ClipConfig) -> nn.Module:
-    precision = _PRECISION[cfg.dtype]
-    if cfg.random_seed is not None:
-        with private_stream(cfg.random_seed), _quiet():
-            return open_clip.create_model(name, load_weights=False, precision=precision)
+def _from_folder(name: str, folder: Path, cfg: ClipConfig) -> nn.Module:
+    """Weights from the one file that :func:`weights_fingerprint` reads, or drawn."""
+    weights = _weights(folder) if cfg.random_seed is None else None
+    with private_stream(cfg.random_seed or 0):
+        model = open_clip.create_model(name, load_weights=False, precision=_PRECISION[cfg.dtype])
+    if weights is not None:
+        try:
+            open_clip.load_checkpoint(model, str(weights))
+        except (RuntimeError, SafetensorError) as error:
+            raise CheckpointMismatch(f"{weights} does not fit {_CONFIG} beside it: {error}") from error
+    return model
+
+
+def _from_library(name: str, cfg: ClipConfig) -> nn.Module:
+    """One of open_clip's own models: its published weights, a weights file, or drawn."""
+    trained = cfg.random_seed is None
     try:
-        with _quiet():
-            return open_clip.create_model(name, cfg.pretrained, precision=precision, require_pretrained=True)
+        with private_stream(cfg.random_seed or 0):
+            return open_clip.create_model(
+                name,
+                cfg.pretrained if trained else None,
+                precision=_PRECISION[cfg.dtype],
+                require_pretrained=trained,
+            )
     except (RuntimeError, SafetensorError) as error:
-        raise CheckpointMismatch(f"the weights of CLIP '{cfg.path}' cannot be used: {error}") from error
+        raise UserError(f"CLIP '{name}' with clip.pretrained '{cfg.pretrained}' cannot be loaded: {error}") from error
 
 
 @contextlib.contextmanager

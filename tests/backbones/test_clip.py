@@ -133,7 +133,9 @@ def test_folder_and_store_hold_the_same_model(clip: ClipModel, clip_folder: Path
     store = Store("memory://clip/model")
     store.put_folder(clip_folder)
     local, remote = ClipConfig(path=str(clip_folder)), ClipConfig(path=store.uri)
+    before = torch.get_rng_state()
     assert same(load_clip(local), clip)
+    assert torch.equal(torch.get_rng_state(), before)
     loaded = load_clip(remote)
     assert same(loaded, clip)
     torch.testing.assert_close(loaded.embed_texts(["a cat"]), clip.embed_texts(["a cat"]))
@@ -180,8 +182,15 @@ def test_weights_of_another_size(clip_folder: Path, tmp_path: Path) -> None:
 def test_damaged_weights(clip_folder: Path, tmp_path: Path, content: bytes) -> None:
     folder = copied(clip_folder, tmp_path)
     (folder / "open_clip_model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointMismatch, match="cannot be used"):
+    with pytest.raises(CheckpointMismatch, match=r"does not fit open_clip_config\.json"):
         load_clip(ClipConfig(path=str(folder)))
+
+
+def test_safetensors_come_before_any_pickle(clip: ClipModel, clip_folder: Path, tmp_path: Path) -> None:
+    folder = copied(clip_folder, tmp_path)
+    (folder / "open_clip_model.safetensors").rename(folder / "model.safetensors")
+    torch.save({"not": torch.zeros(1)}, folder / "open_clip_pytorch_model.bin")
+    assert same(load_clip(ClipConfig(path=str(folder))), clip)
 
 
 def test_pickled_weights_are_not_read(clip: ClipModel, clip_folder: Path, tmp_path: Path) -> None:

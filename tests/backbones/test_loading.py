@@ -51,7 +51,9 @@ def test_another_seed_draws_others(backbone: Backbone) -> None:
 
 
 def test_a_saved_pipeline_loads_as_it_was(backbone: Backbone, pipeline_folder: Path) -> None:
+    before = torch.get_rng_state()
     loaded = load_backbone(config(pipeline_folder))
+    assert torch.equal(torch.get_rng_state(), before)
     assert_same_weights(loaded, backbone)
     assert loaded.identity().keys() == backbone.identity().keys()
     assert not any(p.requires_grad for p in loaded.parameters())
