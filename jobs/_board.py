@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _POLL_S = 0.5
@@ -27,12 +30,20 @@ class _Notices:
 
 
 class Board:
-    """Handle of a board; picklable. Telling never waits and never fails the work."""
+    """Handle of a board; picklable, a plain name. Telling never waits and never fails the work."""
 
     def __init__(self) -> None:
+        self.name = f"board-{uuid.uuid4().hex}"
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # on the driver's node: the loss of a worker node must not take it away
-        self._actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_Notices).remote()
+        self._owned = ray.remote(num_cpus=0, scheduling_strategy=here, name=self.name)(_Notices).remote()
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"name": self.name}
+
+    @cached_property
+    def _actor(self) -> ActorHandle:
+        return ray.get_actor(self.name)
 
     def tell(self, notice: Any) -> None:
         """Put up one notice (plain values)."""

@@ -32,13 +32,17 @@ def announce_resources(job: Job, workers: int, cpus: float, gpus: float) -> None
         return
     needs = f"{workers} x ({cpus:g} CPU, {gpus:g} GPU)"
     there = ", ".join(f"{n.get('CPU', 0):g} CPU + {n.get('GPU', 0):g} GPU" for n in nodes)
-    local = len(nodes) == 1 and job.recipe.ray.address in (None, "local") and "RAY_ADDRESS" not in os.environ
-    if local:
+    if is_local(job):
         raise UsageError(
             f"the recipe asks for {needs} and this machine's Ray has {there}; lower the section's cpus and gpus (and "
             "set its device), raise ray.num_cpus, or join a cluster with ray.address"
         )
     job.say(f"waiting for resources: {needs} wanted, the cluster has {there}; {fitting} fit now")
+
+
+def is_local(job: Job) -> bool:
+    """Whether this is a Ray of the job's own, which ends with it."""
+    return job.recipe.ray.address in (None, "local") and "RAY_ADDRESS" not in os.environ
 
 
 def _times(has: float, wants: float) -> int:

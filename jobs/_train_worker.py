@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from torch import Tensor, nn
 
 from e4t_core.backbones import load_backbone
@@ -29,6 +31,17 @@ _TICK_S = 1.0
 """Seconds between two notices of progress."""
 
 
+class Trainer(ray.train.torch.TorchTrainer):
+    """Ray's trainer. In a Ray that ends with the driver it does without the helper that frees a dead controller's
+    resources: that helper needs a dashboard, and without one it fails noisily."""
+
+    alone = False
+
+    def _create_default_callbacks(self) -> list[Any]:
+        found = super()._create_default_callbacks()
+        return [c for c in found if not (self.alone and isinstance(c, PlacementGroupCleanerCallback))]
+
+
 @dataclass(frozen=True)
 class Task:
     """What a worker is given: values and URIs, nothing of the driver's machine."""
@@ -45,8 +58,8 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(task.recipe.workers.threads)
-    worker = _Worker(task, rank, world)
-    return worker.run()
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of every report
+    return _Worker(task, rank, world).run()
 
 
 class _Worker:

@@ -14,7 +14,7 @@ from e4t_core.storage import Store
 from jobs._board import Board
 from jobs._job import Job
 from jobs._models import absolute, clip_dims, describe, open_shards
-from jobs._pool import announce_resources
+from jobs._pool import announce_resources, is_local
 from jobs._run_folder import MODULE, Data, RunFolder
 from jobs._tracking import Run, Tracker
 from pipelines.loader import ShardDataset
@@ -97,13 +97,12 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
     # relative paths in the recipe mean the same in a worker as in the driver
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     from ray import train
-    from ray.train.torch import TorchTrainer
 
-    from jobs._train_worker import Task, work
+    from jobs._train_worker import Task, Trainer, work
 
     workers = job.recipe.workers
     per_worker = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
-    trainer = TorchTrainer(
+    trainer = Trainer(
         work,
         train_loop_config={"task": Task(job.recipe, data, folder.store.uri, board)},
         scaling_config=train.ScalingConfig(
@@ -116,6 +115,7 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
+    trainer.alone = is_local(job)
     try:
         trainer.fit()
     except train.WorkerGroupError as error:

@@ -1,0 +1,143 @@
+"""One small road, made once a session through the commands: shards, a checkpoint, adapters, images."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from jobs.__main__ import _module, parser
+from jobs._job import Job
+
+SMALL = (
+    "source.identities=5",
+    "source.images_per_identity=2",
+    "shards.samples_per_shard=8",
+    "train.steps=6",
+    "train.batch_size=4",
+    "train.checkpoint_every=2",
+    "train.log_every=1",
+    "workers.threads=1",
+    "method.personalize.steps=2",
+    "method.personalize.batch_size=2",
+    "personalize.identities_per_shard=2",
+    "personalize.max_identities=3",
+    "personalize.threads=1",
+    "generate.threads=1",
+    "generate.sampler.steps=2",
+    "generate.prompts=[{name: photo, template: 'a photo of {}', concept_less: a photo},"
+    " {name: snow, template: '{} in the snow', concept_less: the snow, kind: background}]",
+)
+"""The tiny recipe cut down to seconds."""
+
+
+def start(command: str, *words: str, sets: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Run a command in this process as ``python -m jobs`` does, errors raised; returns its summary."""
+    over = [word for text in (*SMALL, *sets) for word in ("--set", text)]
+    args = parser(command).parse_args(["--recipe", "tiny", *over, *words])
+    summary: dict[str, Any] = _module(command).run(Job(args))
+    return summary
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int]]:
+    """File -> size and modification time: what a command that does nothing must leave alone."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) for p in files}
+
+
+def ray_processes(name: str) -> list[psutil.Process]:
+    """Processes of this session's own Ray that run the actor class ``name``."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{name}"):
+                found.append(process)
+        except psutil.Error:
+            continue  # it ended while we looked
+    return found
+
+
+@contextmanager
+def killing(name: str, when: Callable[[], bool], timeout: float = 120) -> Iterator[list[int]]:
+    """SIGKILL one process of the actor class ``name`` as soon as ``when()``; yields the list of killed pids."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        end = time.monotonic() + timeout
+        while not over.wait(0.02) and time.monotonic() < end:
+            if when() and (running := ray_processes(name)):
+                running[-1].kill()
+                killed.append(running[-1].pid)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """URI of an MLflow sqlite store; making its tables takes seconds, so there is one."""
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def road(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
+    """The folder that the session's road is made in."""
+    return tmp_path_factory.mktemp("road")
+
+
+@pytest.fixture(scope="session")
+def shards(road: Path) -> str:
+    """Shards of five tiny-world people with two pictures each."""
+    summary = start("preprocess", "--out", str(road / "shards"))
+    assert (summary["samples"], summary["quarantined"]) == (10, 0)
+    return str(road / "shards")
+
+
+@pytest.fixture(scope="session")
+def pretrained(road: Path, shards: str, tracking: str) -> dict[str, Any]:
+    """The summary of a short pre-training."""
+    return start("pretrain", "--shards", shards, "--out", str(road / "checkpoint"), sets=(f"mlflow.uri={tracking}",))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(pretrained: dict[str, Any]) -> str:
+    """The folder of a short pre-training."""
+    return str(pretrained["out"])
+
+
+@pytest.fixture(scope="session")
+def personalized(road: Path, shards: str, checkpoint: str) -> dict[str, Any]:
+    """The summary of three identities' personalization, in units of two."""
+    return start("personalize", "--shards", shards, "--checkpoint", checkpoint, "--out", str(road / "adapters"))
+
+
+@pytest.fixture(scope="session")
+def adapters(personalized: dict[str, Any]) -> str:
+    """Adapters of three identities."""
+    return str(personalized["out"])
+
+
+@pytest.fixture(scope="session")
+def generated(road: Path, shards: str, checkpoint: str, adapters: str) -> dict[str, Any]:
+    """The summary of drawing them under two prompts."""
+    words = ("--shards", shards, "--checkpoint", checkpoint, "--adapters", adapters)
+    return start("generate", *words, "--out", str(road / "images"))
+
+
+@pytest.fixture(scope="session")
+def images(generated: dict[str, Any]) -> str:
+    """Images of three identities under two prompts."""
+    return str(generated["out"])
