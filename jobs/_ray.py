@@ -39,6 +39,8 @@ def session(config: RayConfig) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     runtime_env = {"env_vars": environment()}
     if address == "local":
+        # Ray's C++ layer reports harmless states of Data and Train as errors; its own log files keep everything
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(
             address="local",
             num_cpus=config.num_cpus,
