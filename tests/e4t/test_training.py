@@ -167,7 +167,8 @@ def test_accumulation_equals_the_larger_batch() -> None:
     one, _, logs_one = fit(small, grad_accum=2)
     two, _, logs_two = fit(large, batch_size=4)
     torch.testing.assert_close(one.weight, two.weight)
-    assert [f["loss"] for f in logs_one.values()] == pytest.approx([f["loss"] for f in logs_two.values()])
+    for fact in ("loss", "grad_norm"):  # AdamW alone would hide a wrong scale
+        assert [f[fact] for f in logs_one.values()] == pytest.approx([f[fact] for f in logs_two.values()])
 
 
 def test_ranks_equal_the_larger_batch() -> None:
@@ -193,7 +194,8 @@ def test_ranks_equal_the_larger_batch() -> None:
     alone, _, logs = fit(large, batch_size=4)
     for module, _, rank_logs in results:
         torch.testing.assert_close(module.weight, alone.weight)
-        assert [f["error"] for f in rank_logs.values()] == pytest.approx([f["error"] for f in logs.values()])
+        for fact in ("error", "grad_norm"):
+            assert [f[fact] for f in rank_logs.values()] == pytest.approx([f[fact] for f in logs.values()])
 
 
 def test_learning_rate_is_scaled_and_warmed_up() -> None:
@@ -292,6 +294,19 @@ def test_every_micro_batch_has_noise_of_its_own() -> None:
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= s < 2**63 for s in seeds)
     assert noise_seed(7, 3, 1, 2) == 3669750133516863351, "old checkpoints would go on with other noise"
+
+
+def test_every_call_gets_the_generator_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = Line.pretrain_loss
+
+    def spy(self: Line, module: nn.Module, backbone: Any, batch: Mapping[str, Any], rng: torch.Generator) -> Losses:
+        seen.append(rng.initial_seed())
+        return original(self, module, backbone, batch, rng)
+
+    monkeypatch.setattr(Line, "pretrain_loss", spy)
+    fit(points(4, 2), steps=2, grad_accum=2, rank=3)
+    assert seen == [noise_seed(0, step, micro, 3) for step in range(2) for micro in range(2)]
 
 
 def test_pretraining_lowers_the_loss(backbone: Backbone, make_method: Callable[..., Method]) -> None:
