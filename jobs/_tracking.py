@@ -98,6 +98,19 @@ class Tracker:
             )
         return cls(uri, config.experiment, found.experiment_id)
 
+    @staticmethod
+    def attach(uri: str, run_id: str, path: str | os.PathLike[str]) -> None:
+        """Add a file to a run that has ended.
+
+        Raises:
+            TrackingError: nothing answers there, or it does not know the run.
+        """
+        database = _sqlite_path(uri)
+        if database is not None and not database.exists():  # MLflow would make an empty one
+            raise TrackingError(f"there is no MLflow database at {database}; set mlflow.uri to where it is now")
+        with _told(uri), _brief():
+            MlflowClient(tracking_uri=uri).log_artifact(run_id, os.fspath(path))
+
     def start(
         self,
         name: str,
@@ -201,6 +214,11 @@ class Run:
         """Upload the object ``key`` of a store."""
         with store.as_local(key) as path:
             self.artifact(path, folder)
+
+    def json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Upload ``value`` as the artifact ``name``."""
+        with _told(self.uri):
+            self.client.log_dict(self.id, dict(value), name)
 
     def close(self, status: str = "FINISHED") -> None:
         """Flush and end the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""

@@ -84,9 +84,14 @@ def test_a_copy_in_a_worker_logs_to_the_same_run(tracker: Tracker) -> None:
 @pytest.mark.parametrize(("error", "status"), [(ValueError("boom"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_an_exception_marks_the_run(tracker: Tracker, error: BaseException, status: str) -> None:
     run = tracker.start("run", {})
-    with pytest.raises(type(error)), run:
-        run.metrics({"a": 1.0})
-        raise error
+
+    def work() -> None:
+        with run:
+            run.metrics({"a": 1.0})
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
     stored = MlflowClient(tracking_uri=tracker.uri).get_run(run.id)
     assert stored.info.status == status
     assert stored.data.metrics == {"a": 1.0}

@@ -1,0 +1,50 @@
+"""Where a result comes from: the command, the machine, the versions."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shlex
+from typing import Any
+
+from e4t_core.record import versions
+from jobs._tracking import shown
+
+_PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "open_clip_torch",
+    "onnxruntime",
+    "ray",
+    "mlflow",
+    "pyarrow",
+    "numpy",
+)
+_COMMON = ("json", "dry_run", "yes")
+
+
+def command_line(name: str, args: argparse.Namespace) -> str:
+    """The command as one would type it again."""
+    words = ["python", "-m", "jobs", name]
+    for key, value in vars(args).items():
+        flag = f"--{key.replace('_', '-')}"
+        if key in _COMMON or value is None or value is False:
+            continue
+        if value is True:
+            words.append(flag)
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                words += [flag, str(item)]
+    return shlex.join(words)
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computes, and the machine."""
+    return {"python": platform.python_version(), **versions(*_PACKAGES)}
+
+
+def public(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A dumped recipe that may be shown: passwords in the tracking URI are masked."""
+    mlflow = recipe["mlflow"]
+    return {**recipe, "mlflow": {**mlflow, "uri": mlflow["uri"] and shown(mlflow["uri"])}}
