@@ -41,12 +41,14 @@ def session(config: RayConfig) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     runtime_env = {"env_vars": environment()}
     if address == "local":
-        # Ray's C++ layer reports harmless states of Data and Train as errors; its own log files keep everything
+        # Ray's C++ layer reports harmless states of Data and Train as errors, and every process announces its log
+        # level; what goes wrong in a worker reaches the driver as an exception, and the log files keep the rest.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         ray.init(
             address="local",
             num_cpus=config.num_cpus,
             include_dashboard=False,
+            log_to_driver=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             runtime_env=runtime_env,
             logging_level=logging.ERROR,
