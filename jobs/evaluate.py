@@ -116,15 +116,9 @@ class Evaluation:
     @cached_property
     def fingerprint(self) -> str:
         """Everything that decides the result."""
-        recipe = self.job.recipe
-        return fingerprint(
-            {
-                "schema": SCHEMA,
-                "scores": list(self.keys.values()),
-                "evaluate": recipe.evaluate.dump(),
-                "seed": recipe.seed,
-            }
-        )
+        recipe, scores = self.job.recipe, list(self.keys.values())
+        intervals = {"samples": recipe.evaluate.bootstrap_samples, "confidence": recipe.evaluate.confidence}
+        return fingerprint({"schema": SCHEMA, "scores": scores, "intervals": intervals, "seed": recipe.seed})
 
     def todo(self) -> list[tuple[int, str]]:
         """Units that have no scores yet."""

@@ -5,6 +5,7 @@ Drawn pictures are the photos under a filter per prompt, so that scores differ a
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zlib
@@ -12,10 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from e4t_core.backbones.config import BackboneConfig, ClipConfig, Models
 from e4t_core.storage import Store
+from jobs import evaluate
+from jobs._job import Job
 from jobs._units import IMAGE_ROWS, Unit, commit, publish
 from pipelines.shards.keys import sample_key
 from pipelines.shards.tar import Writer
@@ -84,7 +88,7 @@ class Album(Source):
 
     def items(self, limit: int | None = None) -> Iterator[SourceItem]:
         for name, data in self.files.items():
-            yield SourceItem(name, name, str(zlib.crc32(data)), {"identity": name.split("/")[0]})
+            yield SourceItem(name, name, str(zlib.crc32(data)), {"identity": name.rsplit("/", 1)[0]})
 
     def read(self, item: SourceItem) -> RawSample:
         return RawSample(self.files[item.uri])
@@ -128,7 +132,13 @@ def images(
     order = {name: i for i, (name, *_) in enumerate(prompts)}
     rows.sort(key=lambda row: (row["identity"], order[row["prompt"]], row["index"]))
     inputs = {"method": method, "checkpoint": "out/checkpoint", "checkpoint_sha256": "c" * 64}
-    about: dict[str, Any] = {"kind": "images", "method": method, "recipe": {}, "recipe_hash": "r" * 16, "inputs": inputs}
+    about: dict[str, Any] = {
+        "kind": "images",
+        "method": method,
+        "recipe": {},
+        "recipe_hash": "r" * 16,
+        "inputs": inputs,
+    }
     about["failed"] = dict.fromkeys(failed, "ValueError: no face")
     publish(store, commits, rows, IMAGE_ROWS, about)
 
@@ -174,3 +184,19 @@ def _identity(
                 }
             )
     return out
+
+
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """``evaluate`` scores its units in this process; the list collects which."""
+    scored: list[int] = []
+
+    def spread(worker: type, args: Sequence[Any], tasks: Sequence[Any], config: Any) -> Iterator[tuple[Any, Any]]:
+        actor = worker(*args)
+        for task in tasks:
+            scored.append(task[0])
+            yield task, actor.run(task)
+
+    monkeypatch.setattr(evaluate, "spread", spread)
+    monkeypatch.setattr(evaluate, "announce_resources", lambda *args: None)
+    monkeypatch.setattr(Job, "ray", lambda self: contextlib.nullcontext())
+    return scored
