@@ -51,16 +51,16 @@ def load_clip(cfg: ClipConfig, device: str | torch.device = "cpu") -> ClipModel:
 
 def vae_weights_fingerprint(cfg: BackboneConfig) -> str:
     """Content fingerprint of the autoencoder's configuration and weights; loads no model."""
-    from e4t_core.backbones import autoencoder
+    from e4t_core.backbones import _layout
 
-    return autoencoder.weights_fingerprint(cfg)
+    return _layout.vae_fingerprint(cfg)
 
 
 def clip_weights_fingerprint(cfg: ClipConfig) -> str:
     """Content fingerprint of the CLIP model's configuration and weights; loads no model."""
-    from e4t_core.backbones import _open_clip
+    from e4t_core.backbones import _clip_files
 
-    return _open_clip.weights_fingerprint(cfg)
+    return _clip_files.weights_fingerprint(cfg)
 
 
 __all__ = [

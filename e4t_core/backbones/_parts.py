@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import open_clip.tokenizer
@@ -18,43 +16,11 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from e4t_core.backbones._fingerprints import model_fingerprint
+from e4t_core.backbones._layout import WEIGHTS, read_config, weight_files
 from e4t_core.backbones._random import private_stream
 from e4t_core.errors import CheckpointMismatch, UserError
 
-WEIGHTS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-"""Networks of the folder and the stem of their weight files."""
 _CLASSES = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-_CONFIGS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
-
-
-def patterns(parts: Sequence[str] = (*WEIGHTS, *_CONFIGS)) -> list[str]:
-    """The files that ``parts`` need: no other precision, no ``.bin``, no ``.ckpt``."""
-    out = []
-    for part in parts:
-        out += [f"{part}/*.json"] + ([f"{part}/*.txt"] if part == "tokenizer" else [])
-        if part in WEIGHTS:
-            out += [f"{part}/{WEIGHTS[part]}.safetensors", f"{part}/{WEIGHTS[part]}-*.safetensors"]
-    return out
-
-
-def read_config(folder: Path, part: str) -> dict[str, Any]:
-    """The JSON configuration of one part.
-
-    Raises:
-        UserError: the part is missing or its configuration is not JSON.
-    """
-    path = folder / part / _CONFIGS.get(part, "config.json")
-    if not path.is_file():
-        raise UserError(f"{folder} has no '{part}/{path.name}'; it must be a diffusers pipeline folder")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
 
 
 def network(folder: Path, part: str, seed: int | None, dtype: torch.dtype) -> nn.Module:
@@ -63,11 +29,6 @@ def network(folder: Path, part: str, seed: int | None, dtype: torch.dtype) -> nn
         return load_network(folder, part, dtype)
     with _quiet():
         return draw_network(folder, part, seed).to(dtype)
-
-
-def network_fingerprint(folder: Path, part: str, seed: int | None) -> str:
-    """Fingerprint of one network: its configuration with its weight files, or with the seed that draws them."""
-    return model_fingerprint(read_config(folder, part), weight_files(folder, part) if seed is None else [], seed)
 
 
 def load_network(folder: Path, part: str, dtype: torch.dtype) -> nn.Module:
@@ -98,12 +59,6 @@ def load_network(folder: Path, part: str, dtype: torch.dtype) -> nn.Module:
             f"such as '{wrong[0]}'"
         )
     return model
-
-
-def weight_files(folder: Path, part: str) -> list[Path]:
-    """The safetensors files of one network, sorted; empty if it has none."""
-    stem = WEIGHTS[part]
-    return sorted([*(folder / part).glob(f"{stem}.safetensors"), *(folder / part).glob(f"{stem}-*.safetensors")])
 
 
 def build_network(folder: Path, part: str, device: str = "cpu") -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from e4t_core.backbones import _parts
+from e4t_core.backbones import _layout, _parts
 from e4t_core.backbones._locate import model_folder
 from e4t_core.backbones.config import BackboneConfig
 
@@ -65,11 +65,5 @@ class Autoencoder(nn.Module):
 
 def load_autoencoder(cfg: BackboneConfig, device: str | torch.device = "cpu") -> Autoencoder:
     """The ``vae`` of the folder that ``cfg`` names, on ``device``; the same weights as inside the whole backbone."""
-    with model_folder(cfg.path, _parts.patterns(["vae"])) as folder:
+    with model_folder(cfg.path, _layout.patterns(["vae"])) as folder:
         return Autoencoder(_parts.network(folder, "vae", cfg.random_seed, getattr(torch, cfg.dtype))).to(device)
-
-
-def weights_fingerprint(cfg: BackboneConfig) -> str:
-    """What :meth:`~e4t_core.backbones.base.Backbone.identity` calls ``vae``, without loading the model."""
-    with model_folder(cfg.path, _parts.patterns(["vae"])) as folder:
-        return _parts.network_fingerprint(folder, "vae", cfg.random_seed)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from e4t_core.adapters.token_splice import token_splice
-from e4t_core.backbones import _parts
+from e4t_core.backbones import _layout, _parts
 from e4t_core.backbones._locate import model_folder
 from e4t_core.backbones._projections import stable_name, text_projections, unet_projections
 from e4t_core.backbones.autoencoder import Autoencoder
@@ -77,8 +77,8 @@ class StableDiffusionBackbone(Backbone):
             UserError: nothing at ``cfg.path``, a part is missing, or weights do not fit the configuration.
         """
         dtype = getattr(torch, cfg.dtype)
-        with model_folder(cfg.path, _parts.patterns()) as folder:
-            networks = {part: _parts.network(folder, part, cfg.random_seed, dtype) for part in _parts.WEIGHTS}
+        with model_folder(cfg.path, _layout.patterns()) as folder:
+            networks = {part: _parts.network(folder, part, cfg.random_seed, dtype) for part in _layout.WEIGHTS}
             backbone = cls._assemble(folder, networks, cfg.resolution, cfg.placeholder, cfg.random_seed)
         return backbone.to(device)
 
@@ -91,8 +91,8 @@ class StableDiffusionBackbone(Backbone):
             resolution: pixel side; by default what the configuration was trained at.
         """
         known = path if "/" in path or path.startswith(SCHEME) else SCHEME + path
-        with model_folder(known, [p for p in _parts.patterns() if not p.endswith(".safetensors")]) as folder:
-            networks = {part: _parts.build_network(folder, part, device) for part in _parts.WEIGHTS}
+        with model_folder(known, [p for p in _layout.patterns() if not p.endswith(".safetensors")]) as folder:
+            networks = {part: _parts.build_network(folder, part, device) for part in _layout.WEIGHTS}
             placeholder = BackboneConfig.model_fields["placeholder"].default
             return cls._assemble(folder, networks, resolution, placeholder, None).to(device)
 
@@ -104,10 +104,10 @@ class StableDiffusionBackbone(Backbone):
         return cls(
             **networks,
             tokenizer=_parts.load_tokenizer(folder, placeholder),
-            scheduler_config=_parts.read_config(folder, "scheduler"),
+            scheduler_config=_layout.read_config(folder, "scheduler"),
             resolution=resolution or default,
             placeholder=placeholder,
-            identity={part: _parts.network_fingerprint(folder, part, seed) for part in networks},
+            identity={part: _layout.network_fingerprint(folder, part, seed) for part in networks},
         )
 
     def _latent_shape(self, resolution: int) -> tuple[int, int, int]:
