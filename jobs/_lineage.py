@@ -39,6 +39,11 @@ def command_line(name: str, args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def lineage(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What a manifest says of how it was made, beside its recipe and inputs."""
+    return {"command": command_line(name, args), "environment": environment()}
+
+
 def environment() -> dict[str, str]:
     """Versions of what computes, and the machine."""
     return {"python": platform.python_version(), **versions(*_PACKAGES)}

@@ -62,13 +62,13 @@ class RunFolder:
         except FileNotFoundError:
             return None
 
-    def begin(self, recipe: Mapping[str, Any], data: Data) -> str:
+    def begin(self, recipe: Mapping[str, Any], data: Data, lineage: Mapping[str, Any]) -> str:
         """Make it this recipe's run, or make sure that it is; returns the run's id.
 
         Raises:
             UsageError: it is a run of another recipe or of other shards; names what differs.
         """
-        about = {"id": uuid.uuid4().hex[:16], "recipe": recipe, "shards": asdict(data)}
+        about = {"id": uuid.uuid4().hex[:16], "recipe": recipe, "shards": asdict(data), **lineage}
         self.store.create(RUN, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
         self.check(recipe, data)
         return str(self.store.read_json(RUN)["id"])

@@ -12,7 +12,6 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from torch import Tensor, nn
 
 from e4t_core.backbones import load_backbone
@@ -22,6 +21,7 @@ from e4t_core.record import Record
 from e4t_core.storage import Store
 from e4t_core.training import TrainState, train
 from jobs._board import Board
+from jobs._lineage import public
 from jobs._models import clip_dims, peak_memory
 from jobs._recipe import Recipe
 from jobs._run_folder import Data, RunFolder
@@ -29,17 +29,6 @@ from pipelines.loader import ShardDataset, ShardLoader
 
 _TICK_S = 1.0
 """Seconds between two notices of progress."""
-
-
-class Trainer(ray.train.torch.TorchTrainer):
-    """Ray's trainer. In a Ray that ends with the driver it does without the helper that frees a dead controller's
-    resources: that helper needs a dashboard, and without one it fails noisily."""
-
-    alone = False
-
-    def _create_default_callbacks(self) -> list[Any]:
-        found = super()._create_default_callbacks()
-        return [c for c in found if not (self.alone and isinstance(c, PlacementGroupCleanerCallback))]
 
 
 @dataclass(frozen=True)
@@ -188,7 +177,7 @@ def _record(task: Task, backbone: Backbone) -> Record:
         "shards_fingerprint": task.data.fingerprint,
         **{f"backbone.{part}": content for part, content in backbone.identity().items()},
     }
-    return Record("checkpoint", recipe.dump(), recipe.hash, inputs)
+    return Record("checkpoint", public(recipe.dump()), recipe.hash, inputs)
 
 
 def _with_facts(record: Record, facts: dict[str, Any]) -> Record:

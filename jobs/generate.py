@@ -19,6 +19,7 @@ from e4t_core.storage import Store
 from jobs._adapter_set import AdapterSet
 from jobs._board import Board
 from jobs._job import Job
+from jobs._lineage import lineage, public
 from jobs._models import Loaded, absolute, clip_dims, load_models, open_shards
 from jobs._people import Chosen, image_seed, load_identities, rows_of
 from jobs._pool import announce_resources, spread
@@ -272,9 +273,10 @@ def _finish(job: Job, task: Task, store: Store, units: Sequence[Unit]) -> dict[s
         "identities": len(people),
         "images": len(rows),
         "failed": failed,
-        "recipe": task.recipe.dump(),
+        "recipe": public(task.recipe.dump()),
         "recipe_hash": task.recipe.hash,
         "inputs": dict(task.inputs),
+        **lineage("generate", job.args),
     }
     manifest = publish(store, commits, rows, IMAGE_ROWS, about)
     seconds = sum(row["seconds_generate"] for row in rows) / max(len(rows), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from e4t_core.record import Record, fingerprint
 from e4t_core.storage import Store
 from jobs._adapter_set import FACTS, pack
 from jobs._job import Job
+from jobs._lineage import lineage, public
 from jobs._models import Loaded, absolute, clip_dims, load_models, open_shards, peak_memory, reset_peak_memory
 from jobs._people import Chosen, choose, identity_seed, listed, load_identities, select
 from jobs._pool import announce_resources, spread
@@ -47,13 +49,19 @@ def run(job: Job) -> dict[str, Any]:
         return _plan(job)
     checkpoint = _checkpoint(job)
     store = Store(absolute(job.out))
-    with job.ray():
+    with contextlib.ExitStack() as stack:
         uri = job.args.shards
         if not uri:
             uri = store.url("shards")
+            stack.enter_context(job.ray())
             ensure_shards(job, Store(uri))
         task, units = _task(job, store, uri, checkpoint)
-        _work(job, task, store, units)
+        done = committed(store, units)
+        if left := [unit for unit in units if unit.number not in done]:
+            stack.enter_context(job.ray())
+            _work(job, task, left, sum(len(unit.items) for unit in units))
+        else:
+            job.say(f"personalize: nothing to do, {len(units)} units are committed in {store.uri}")
     return _finish(job, task, store, units)
 
 
@@ -136,17 +144,11 @@ def _plan(job: Job) -> dict[str, Any]:
 # --- doing it
 
 
-def _work(job: Job, task: Task, store: Store, units: Sequence[Unit]) -> None:
-    done = committed(store, units)
-    left = [unit for unit in units if unit.number not in done]
-    people = sum(len(unit.items) for unit in units)
-    here = people - sum(len(unit.items) for unit in left)
-    if not left:
-        job.say(f"personalize: nothing to do, {people} identities are committed in {store.uri}")
-        return
+def _work(job: Job, task: Task, left: Sequence[Unit], people: int) -> None:
     config = task.recipe.personalize
+    here = people - sum(len(unit.items) for unit in left)
     announce_resources(job, 1, config.cpus, config.gpus)
-    job.say(f"personalize: {people} identities of {task.shards} -> {store.uri} ({here} are there)")
+    job.say(f"personalize: {people} identities of {task.shards} -> {task.out} ({here} are there)")
     with job.progress(people, "personalize", "identity") as bar:
         bar.n = bar.initial = here
         failed = 0
@@ -180,7 +182,7 @@ class Personalizer:
         reset_peak_memory(device)
         adapters, failures = self._tune(load_identities(self.dataset, unit.items, recipe.seed))
         peak = peak_memory(device)
-        record = Record("adapters", recipe.dump(), recipe.hash, self.task.inputs, {"unit": unit.number})
+        record = Record("adapters", public(recipe.dump()), recipe.hash, self.task.inputs, {"unit": unit.number})
         data, sizes = pack(adapters, record)
         rows = [self._row(unit, one, adapters.get(one.identity), failures, sizes, peak) for one in unit.items]
         commit(store, unit, {"safetensors": data, "parquet": parquet(rows, FACTS)}, {"rows": rows})
@@ -246,9 +248,10 @@ def _finish(job: Job, task: Task, store: Store, units: Sequence[Unit]) -> dict[s
         "method": task.recipe.method.name,
         "identities": len(rows) - len(failed),
         "failed": failed,
-        "recipe": task.recipe.dump(),
+        "recipe": public(task.recipe.dump()),
         "recipe_hash": task.recipe.hash,
         "inputs": dict(task.inputs),
+        **lineage("personalize", job.args),
     }
     manifest = publish(store, commits, rows, FACTS, about)
     tuned = [row for row in rows if row["status"] == "ok"]

@@ -8,14 +8,17 @@ import os
 import tempfile
 from typing import Any
 
+from e4t_core.backbones import backbone_shape
 from e4t_core.errors import UsageError, UserError
 from e4t_core.record import Record
 from e4t_core.storage import Store
 from jobs._board import Board
 from jobs._job import Job
+from jobs._lineage import lineage, public
 from jobs._models import absolute, clip_dims, describe, open_shards
-from jobs._pool import announce_resources, is_local
-from jobs._run_folder import MODULE, Data, RunFolder
+from jobs._pool import announce_resources
+from jobs._recipe import Recipe
+from jobs._run_folder import MODULE, RECORD, Data, RunFolder
 from jobs._tracking import Run, Tracker
 from pipelines.loader import ShardDataset
 
@@ -35,18 +38,18 @@ def run(job: Job) -> dict[str, Any]:
     folder = RunFolder(Store(absolute(job.out)))
     dataset, data = _shards(job, folder, method.columns)
     if job.dry_run:
-        folder.check(recipe.dump(), data)
+        folder.check(public(recipe.dump()), data)
         return _plan(job, folder, dataset)
-    run_id = folder.begin(recipe.dump(), data)
+    run_id = folder.begin(public(recipe.dump()), data, lineage("pretrain", job.args))
     finished = folder.record()
     if finished is not None:
         job.say(f"pretrain: nothing to do, {folder.store.uri} is finished at step {finished.facts['steps']}")
         return _summary(folder, finished)
     tracker = Tracker.open(recipe.mlflow, job.out)
-    about = {**recipe.dump(), "recipe_hash": recipe.hash, "shards_fingerprint": data.fingerprint}
+    about = {**public(recipe.dump()), "recipe_hash": recipe.hash, "shards_fingerprint": data.fingerprint}
     with job.ray(), tracker.shared(f"pretrain {recipe.name}", f"pretrain-{run_id}", about) as tracked:
         _train(job, folder, data, tracked)
-        tracked.artifact_from(folder.store, "record.json")
+        tracked.artifact_from(folder.store, RECORD)
     record = folder.trained()
     job.say(f"pretrain: step {record.facts['steps']}, loss {record.facts['loss']:.4f} -> {folder.store.url(MODULE)}")
     return _summary(folder, record)
@@ -97,12 +100,13 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
     # relative paths in the recipe mean the same in a worker as in the driver
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     from ray import train
+    from ray.train.torch import TorchTrainer
 
-    from jobs._train_worker import Task, Trainer, work
+    from jobs._train_worker import Task, work
 
     workers = job.recipe.workers
     per_worker = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
-    trainer = Trainer(
+    trainer = TorchTrainer(
         work,
         train_loop_config={"task": Task(job.recipe, data, folder.store.uri, board)},
         scaling_config=train.ScalingConfig(
@@ -115,7 +119,6 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    trainer.alone = is_local(job)
     try:
         trainer.fit()
     except train.WorkerGroupError as error:
@@ -202,12 +205,10 @@ def _plan(job: Job, folder: RunFolder, dataset: ShardDataset) -> dict[str, Any]:
     return plan
 
 
-def _sizes(recipe: Any, dataset: ShardDataset) -> dict[str, int]:
+def _sizes(recipe: Recipe, dataset: ShardDataset) -> dict[str, int]:
     """Parameters and bytes per worker, from models built without memory. Activations are not counted: they depend on
     the batch size, and ``train.gradient_checkpointing`` trades them for time."""
-    from e4t_core.backbones.stable_diffusion import StableDiffusionBackbone
-
-    backbone = StableDiffusionBackbone.from_config(recipe.backbone.path, "meta", recipe.backbone.resolution)
+    backbone = backbone_shape(recipe.backbone)
     module = recipe.build_method().build(backbone, clip_dims(dataset))
     frozen = sum(p.numel() for p in backbone.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)

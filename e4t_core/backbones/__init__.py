@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e4t_core.backbones.base import Backbone
 from e4t_core.backbones.clip import ClipModel
@@ -25,10 +25,22 @@ def load_backbone(cfg: BackboneConfig, device: str | torch.device = "cpu") -> Ba
     Raises:
         UserError: no such family, nothing at ``cfg.path``, a part is missing, or weights of another size.
     """
+    return _family(cfg).load(cfg, device)
+
+
+def backbone_shape(cfg: BackboneConfig) -> Backbone:
+    """The model a recipe names on ``meta``: its sizes without its weights, to count with before anything is loaded.
+
+    Raises:
+        UserError: no such family, or nothing at ``cfg.path``.
+    """
+    return _family(cfg).from_config(cfg.path, "meta", cfg.resolution)
+
+
+def _family(cfg: BackboneConfig) -> Any:
     if cfg.name not in FAMILIES:
         raise UsageError(f"no backbone family is called '{cfg.name}'{nearest(cfg.name, FAMILIES)}")
-    module = importlib.import_module(f"e4t_core.backbones.{cfg.name}")
-    return getattr(module, FAMILIES[cfg.name]).load(cfg, device)
+    return getattr(importlib.import_module(f"e4t_core.backbones.{cfg.name}"), FAMILIES[cfg.name])
 
 
 def load_autoencoder(cfg: BackboneConfig, device: str | torch.device = "cpu") -> Autoencoder:

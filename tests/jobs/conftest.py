@@ -1,4 +1,4 @@
-"""One small road, made once a session through the commands: shards, a checkpoint, adapters, images."""
+"""One small road, made once a session: shards, then through the commands a checkpoint, adapters, images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
+from e4t_core.storage import Store
 from jobs.__main__ import _module, parser
 from jobs._job import Job
+from jobs._recipe import load
+from tests.shards.support import build
 
 SMALL = (
     "source.identities=5",
@@ -100,9 +103,10 @@ def road(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
 
 @pytest.fixture(scope="session")
 def shards(road: Path) -> str:
-    """Shards of five tiny-world people with two pictures each."""
-    summary = start("preprocess", "--out", str(road / "shards"))
-    assert (summary["samples"], summary["quarantined"]) == (10, 0)
+    """Shards of five tiny-world people with two pictures each, made in this process."""
+    recipe = load("tiny", SMALL)
+    manifest, _ = build(Store(road / "shards"), recipe.build_source(), recipe.build_stages(), samples_per_shard=8)
+    assert (manifest.head["samples"], manifest.head["quarantined"]) == (10, 0)
     return str(road / "shards")
 
 

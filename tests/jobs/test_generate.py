@@ -17,8 +17,10 @@ from e4t_core.errors import DataError, UsageError
 from e4t_core.record import content_hash
 from e4t_core.storage import Store
 from jobs._people import image_seed
-from jobs._units import IMAGE_ROWS, ImageSet
-from tests.jobs.conftest import everything, killing, start
+from jobs._recipe import load
+from jobs._units import IMAGE_ROWS, ImageSet, Unit, committed, publish
+from jobs.generate import Generator, Task
+from tests.jobs.conftest import SMALL, everything, killing, start
 
 
 def words(shards: str, checkpoint: str, adapters: str, out: str | Path) -> tuple[str, ...]:
@@ -101,17 +103,30 @@ def test_a_lost_unit_is_drawn_again_the_same_though_a_worker_is_killed(
     assert len(list((out / "commits" / "images").iterdir())) == 2
 
 
+class Told(list[int]):
+    """A board that is read here."""
+
+    tell = list.append
+
+
 def test_more_images_of_a_prompt_keep_the_first(
     images: str, shards: str, checkpoint: str, adapters: str, tmp_path: Path
 ) -> None:
-    """Another number and another batch size: image 0 of each prompt has its own seed still."""
-    sets = ("generate.images_per_prompt=2", "generate.batch_size=3")
-    start("generate", *words(shards, checkpoint, adapters, tmp_path), sets=sets)
-    few, many = ImageSet.open(images), ImageSet.open(str(tmp_path))
-    rows = {(r["identity"], r["prompt"], r["index"]): n for n, r in enumerate(many.table.to_pylist())}
-    assert len(rows) == 12
-    first = [rows[r["identity"], r["prompt"], 0] for r in few.table.to_pylist()]
-    for a, b in zip(few.read(range(6)), many.read(first), strict=True):
+    """Another number and another batch size: image 0 of each prompt has its own seed still. In this process."""
+    recipe = load("tiny", [*SMALL, "generate.images_per_prompt=2", "generate.batch_size=3"])
+    task = Task(recipe, "e4t", shards, 1, adapters, 1, checkpoint, str(tmp_path), {})
+    few = ImageSet.open(images)
+    rows = [row for row in few.table.to_pylist() if row["unit"] == 0]
+    unit = Unit("images", 0, "f" * 16, tuple(dict.fromkeys((row["identity"], row["input_key"]) for row in rows)))
+    board = Told()
+    assert Generator(task, board).run(unit) == 8  # type: ignore[arg-type]
+    assert board == [3, 1, 3, 1]
+    done = committed(Store(tmp_path), [unit])
+    publish(Store(tmp_path), done, done[0]["rows"], IMAGE_ROWS, {"kind": "images"})
+    many = ImageSet.open(str(tmp_path))
+    at = {(r["identity"], r["prompt"], r["index"]): n for n, r in enumerate(many.table.to_pylist())}
+    first = [at[row["identity"], row["prompt"], 0] for row in rows]
+    for a, b in zip(few.read(range(4)), many.read(first), strict=True):
         with Image.open(io.BytesIO(a)) as old, Image.open(io.BytesIO(b)) as new:
             worst = max(abs(x - y) for x, y in zip(old.tobytes(), new.tobytes(), strict=True))
         assert worst <= 2, "only rounding differs between batch sizes"
