@@ -90,8 +90,19 @@ def by_unit(table: pa.Table) -> dict[int, list[int]]:
 
 
 def read_scores(store: Store, keys: Sequence[str]) -> pa.Table:
-    """All units' rows, in the order of ``keys``."""
-    return pa.concat_tables([pq.read_table(io.BytesIO(store.read(key))) for key in keys])
+    """All units' rows, in the order of ``keys``.
+
+    Raises:
+        DataError: one is damaged.
+    """
+    return pa.concat_tables([_read_unit(store, key) for key in keys])
+
+
+def _read_unit(store: Store, key: str) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(store.read(key)))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{store.url(key)} is damaged ({error}); delete it and run evaluate again") from error
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -130,7 +141,7 @@ class Scorer:
 
     def score(self, unit: int) -> pa.Table:
         """The unit's rows of the image index with one column per score, null where an image cannot be scored."""
-        rows = pa.array(by_unit(self._images.table)[unit])
+        rows = pa.array(self._units[unit])
         part = self._images.table.take(rows).append_column("row", rows)
         people = pc.unique(part["identity"]).to_pylist()
         return pa.concat_tables([self._identity(part.filter(pc.equal(part["identity"], who)), who) for who in people])
@@ -171,6 +182,10 @@ class Scorer:
     @cached_property
     def _images(self) -> ImageSet:
         return ImageSet.open(self.images)
+
+    @cached_property
+    def _units(self) -> dict[int, list[int]]:
+        return by_unit(self._images.table)
 
     @cached_property
     def _dataset(self) -> ShardDataset:

@@ -162,6 +162,7 @@ class Evaluation:
         store.put(rows, data)
         result = self._result(table, rows)
         result["mlflow"] = self._log(tracker, result)
+        self.job.say(f"evaluate: logged to experiment '{tracker.experiment}' at {shown(tracker.uri)}")
         store.put(RESULT, (json.dumps(result, indent=1) + "\n").encode())  # in the recipe's order
         return result
 

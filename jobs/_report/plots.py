@@ -69,7 +69,7 @@ def _text(value: float, ticks: Sequence[float]) -> str:
 def _frame(x: _Axis, y: _Axis, x_label: str, y_label: str) -> list[Markup]:
     """Grid, tick labels and axis names; the y name stands above the axis, where it reads without turning the head."""
     out = []
-    for tick in (ticks := y.ticks(5)):
+    for tick in (ticks := y.ticks(6)):
         out.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>').format(
                 _LEFT, _WIDTH - _RIGHT, y=y(tick)

@@ -261,6 +261,17 @@ def test_a_killed_run_goes_on_and_gives_the_same_rows(
     assert killed["methods"] == whole["methods"]
 
 
+def test_damaged_scores_are_named(bench: Path, tmp_path: Path, here: list[int], capsys: Any) -> None:
+    run(bench, tmp_path)
+    (tmp_path / "evaluation.json").unlink()
+    victim = sorted((tmp_path / "scores").iterdir())[1]
+    victim.write_bytes(victim.read_bytes()[:-10])
+    assert run(bench, tmp_path) == 1
+    assert f"{victim} is damaged" in capsys.readouterr().err
+    victim.unlink()
+    assert run(bench, tmp_path) == 0
+
+
 def test_other_intervals_need_no_new_scores(bench: Path, tmp_path: Path, here: list[int]) -> None:
     run(bench, tmp_path)
     before = result(tmp_path)

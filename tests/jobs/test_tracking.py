@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [tool("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "artifacts")]
     with running(command, log) as child:
-        wait_for_http(f"{uri}/health", child, log)
+        wait_for_http(f"{uri}/health", child, log, seconds=240)  # a busy machine takes its time
         yield uri
 
 
