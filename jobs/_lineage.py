@@ -25,7 +25,7 @@ _COMMON = ("json", "dry_run", "yes")
 
 
 def command_line(name: str, args: argparse.Namespace) -> str:
-    """The command as one would type it again."""
+    """The command as one would type it again, passwords in URIs masked."""
     words = ["python", "-m", "jobs", name]
     for key, value in vars(args).items():
         flag = f"--{key.replace('_', '-')}"
@@ -36,7 +36,7 @@ def command_line(name: str, args: argparse.Namespace) -> str:
         else:
             for item in value if isinstance(value, list) else [value]:
                 words += [flag, str(item)]
-    return shlex.join(words)
+    return shlex.join(shown(word) for word in words)
 
 
 def lineage(name: str, args: argparse.Namespace) -> dict[str, Any]:

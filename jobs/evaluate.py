@@ -27,7 +27,7 @@ from pipelines.shards.manifest import load_manifest
 
 HELP = "score generated images: ID, CLIP-T, CLIP-I, cost, with intervals over identities"
 RESULT = "evaluation.json"
-_TOLD = ("version", "recipe_hash", "inputs", "failed")
+_TOLD = ("version", "recipe_hash", "inputs", "failed", "command")
 """What of the images' manifest is passed on: where they come from, and the identities that could not be learned."""
 SCHEMA = 1
 
@@ -169,7 +169,7 @@ class Evaluation:
     def _result(self, table: pa.Table, rows: str) -> dict[str, Any]:
         recipe, version = self.job.recipe, self.references[0]
         columns = _scores.columns(self.metrics)
-        record = Record.of("evaluation", public(recipe.dump()), inputs=self._inputs())
+        record = Record("evaluation", public(recipe.dump()), recipe.hash, self._inputs())
         return {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,

@@ -282,7 +282,7 @@ def _lineage(entries: Sequence[Entry], shards: Shards) -> list[dict[str, Any]]:
             "MLflow": f"{result['mlflow']['uri']}, experiment {result['mlflow']['experiment']}",
             "MLflow runs": ", ".join(f"{m} {run}" for m, run in result["mlflow"]["runs"].items()),
         }
-        out.append({"labels": labels, "facts": facts, "command": result["command"], "created": result["created"]})
+        out.append({"labels": labels, "facts": facts, "commands": [result["images"]["command"], result["command"]]})
     return out
 
 

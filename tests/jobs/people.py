@@ -139,6 +139,7 @@ def images(
         "recipe_hash": "r" * 16,
         "inputs": inputs,
     }
+    about["command"] = f"python -m jobs generate --out {method}"
     about["failed"] = dict.fromkeys(failed, "ValueError: no face")
     publish(store, commits, rows, IMAGE_ROWS, about)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -23,6 +24,7 @@ from e4t_core.metrics.identity import IdentitySimilarity
 from e4t_core.storage import Store
 from jobs import _aggregates, _scores
 from jobs.__main__ import main
+from jobs._lineage import command_line, public
 from jobs._scores import Scorer
 from jobs._sections import EvaluateConfig
 from jobs._units import ImageSet
@@ -358,12 +360,13 @@ def test_a_tracking_server_that_is_gone_costs_no_scoring(bench: Path, tmp_path: 
     assert here == []
 
 
-def test_passwords_stay_out_of_results(bench: Path, tmp_path: Path, here: list[int]) -> None:
-    """The recipe's tracking URI may hold one; the store is reached through another here."""
-    from jobs._lineage import public
-
+def test_passwords_stay_out_of_results() -> None:
     shown = public({"mlflow": {"uri": "http://me:secret@host:5000", "experiment": "e4t"}})
     assert shown["mlflow"]["uri"] == "http://me:***@host:5000"
+    given = argparse.Namespace(set=["mlflow.uri=http://me:secret@host", "seed=1"], out="o", json=True, shards=None)
+    assert command_line("evaluate", given) == (
+        "python -m jobs evaluate --set 'mlflow.uri=http://me:***@host' --set seed=1 --out o"
+    )
 
 
 # --- aggregates

@@ -254,6 +254,7 @@ def test_lineage_names_recipe_commands_and_fingerprints(bench: Path, both: str) 
         assert stored["record"]["inputs"]["references"] in text
         assert stored["mlflow"]["runs"][stored["methods"][0]["method"]] in text
         assert "python -m jobs evaluate --recipe tiny --set evaluate.bootstrap_samples=200" in text
+    assert "python -m jobs generate --out dull" in text
     assert "python -m jobs report" in text
     assert "bundled:identity_tiny" in section(both, "lineage").all("details")[0].text
 
