@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -43,7 +44,7 @@ class Task:
 
 def work(config: dict[str, Any]) -> dict[str, Any]:
     """Train from the newest checkpoint, or from the start; returns the summary's figures on rank 0."""
-    task: Task = config["task"]
+    task: Task = ray.get(config["task"])
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(task.recipe.workers.threads)

@@ -99,6 +99,7 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
     the truth about checkpoints, and a run that Ray holds for finished must never be taken up again."""
     # relative paths in the recipe mean the same in a worker as in the driver
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    import ray
     from ray import train
     from ray.train.torch import TorchTrainer
 
@@ -108,7 +109,8 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
     per_worker = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
     trainer = TorchTrainer(
         work,
-        train_loop_config={"task": Task(job.recipe, data, folder.store.uri, board)},
+        # a reference, so that Ray's controller does not import our models to read it
+        train_loop_config={"task": ray.put(Task(job.recipe, data, folder.store.uri, board))},
         scaling_config=train.ScalingConfig(
             num_workers=workers.num_workers, use_gpu=workers.gpus > 0, resources_per_worker=per_worker
         ),
