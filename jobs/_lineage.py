@@ -1,4 +1,4 @@
-"""Where a result comes from: the command, the machine, the versions."""
+"""Where a result comes from: the command, the recipe, the versions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def lineage(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Versions of what computes, and the machine."""
+    """Versions of what computes."""
     return {"python": platform.python_version(), **versions(*_PACKAGES)}
 
 

@@ -76,6 +76,7 @@ def render(entries: Sequence[Entry], shards: Shards, most: int, command: str) ->
         "lineage": _lineage(entries, shards),
         "command": command,
         "recipe": yaml.safe_dump(first["record"]["recipe"], sort_keys=False, allow_unicode=True, width=100),
+        "device": first["record"]["recipe"]["personalize"]["device"],
         "environment": first["environment"],
     }
     return environment.get_template("report.html").render(context)
