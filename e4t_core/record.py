@@ -50,7 +50,7 @@ def _refuse_ambiguous(value: Any, where: str) -> None:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}: a fingerprint needs string keys")
             _refuse_ambiguous(item, f"{where}.{key}")
-    elif isinstance(value, Sequence):
+    elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         for i, item in enumerate(value):
             _refuse_ambiguous(item, f"{where}[{i}]")
     else:

@@ -150,8 +150,9 @@ def load(which: str, assignments: Sequence[str] = ()) -> Recipe:
         sections[key] = _named(tree, key, registry)
     for key, registry in _MANY.items():
         sections[key] = {
-            name: validate(registry.get(name).Config, value or {}, f"{key}.{name}")
+            name: validate(registry.get(name).Config, value, f"{key}.{name}")
             for name, value in (tree.get(key) or {}).items()
+            if value is not None  # how a recipe that extends another leaves one out
         }
     return Recipe(**sections)
 

@@ -60,4 +60,4 @@ def test_the_road_on_real_photographs(
         at["report"],
     )
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "random weights" in page
+    assert "Random weights" in page
