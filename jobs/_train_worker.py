@@ -48,7 +48,7 @@ def work(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(task.recipe.workers.threads)
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it tells of every report
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train lowers it, and then tells of every report
     return _Worker(task, rank, world).run()
 
 
