@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 state="${TMPDIR:-/tmp}/e4t-two-nodes"
 port="${RAY_PORT:-6380}" dashboard="${RAY_DASHBOARD_PORT:-8265}"
+# Everything is on loopback; a head would otherwise set up token authentication in the user's home.
+export RAY_AUTH_MODE=disabled
 # The job's `python` must be the environment's.
 export PATH="$PWD/.venv/bin:$PATH"
 case "${1:-}" in

@@ -46,11 +46,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     port, dashboard = free_port(), free_port()
     head = [
         tool("ray"), "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
+        "--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(free_port()),
         "--dashboard-port", str(dashboard), "--num-cpus", "2", "--object-store-memory", str(200 << 20),
         "--temp-dir", str(short),
     ]  # fmt: skip
     second = [
         tool("ray"), "start", "--block", "--address", f"127.0.0.1:{port}", "--num-cpus", "2",
+        "--node-ip-address", "127.0.0.1",
         "--object-store-memory", str(200 << 20), "--resources", '{"second": 2}',
     ]  # fmt: skip
     with running(head, logs / "head.log") as head_process:
@@ -61,7 +63,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     shutil.rmtree(short, ignore_errors=True)
 
 
-def _wait_for_nodes(address: str, count: int, seconds: float = 60) -> None:
+def _wait_for_nodes(address: str, count: int, seconds: float = 180) -> None:
     import subprocess
     import sys
 

@@ -31,9 +31,10 @@ def tool(name: str) -> str:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This environment's ``bin`` first on PATH (a Ray job's ``python`` must have Ray), single-threaded maths."""
+    """This environment's ``bin`` first on PATH (a Ray job's ``python`` must have Ray), single-threaded maths, and no
+    token authentication, which ``ray start --head`` would set up in the user's home."""
     env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "VIRTUAL_ENV")}
-    return {**env, "PATH": f"{BIN}:{env['PATH']}", "OMP_NUM_THREADS": "1", **(extra or {})}
+    return {**env, "PATH": f"{BIN}:{env['PATH']}", "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", **(extra or {})}
 
 
 @contextmanager
