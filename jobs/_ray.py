@@ -56,6 +56,8 @@ def session(config: RayConfig) -> Iterator[None]:
             _temp_dir=os.path.join(tempfile.gettempdir(), "e4t-ray"),
         )
     else:
+        # a submitted job has variables of its own already; ours join them instead of being refused as a conflict
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
         try:
             ray.init(address=address, runtime_env=runtime_env, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError) as error:
