@@ -14,13 +14,13 @@ case "${1:-}" in
   start)
     [ ! -e "$state/pids" ] || { echo "already started (see $state/pids); run '$0 stop' first" >&2; exit 1; }
     mkdir -p "$state"
-    ray start --head --port "$port" --dashboard-port "$dashboard" --num-cpus 2 --temp-dir "$state/ray" --block \
+    ray start --head --port "$port" --dashboard-port "$dashboard" --num-cpus 2 --temp-dir "$state/1" --block \
       >"$state/head.log" 2>&1 & echo $! >"$state/pids"
     until ray health-check --address "127.0.0.1:$port" >/dev/null 2>&1; do
       kill -0 "$(head -1 "$state/pids")" || { tail "$state/head.log" >&2; rm "$state/pids"; exit 1; }
       sleep 1
     done
-    ray start --address "127.0.0.1:$port" --num-cpus 2 --resources '{"second": 1}' --block >"$state/worker.log" 2>&1 & echo $! >>"$state/pids"
+    ray start --address "127.0.0.1:$port" --num-cpus 2 --temp-dir "$state/2" --resources '{"second": 1}' --block >"$state/worker.log" 2>&1 & echo $! >>"$state/pids"
     echo "head at 127.0.0.1:$port, jobs at http://127.0.0.1:$dashboard"
     ;;
   stop)

@@ -41,6 +41,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two Ray nodes on this machine: a head with the job server, and a worker node with a resource of its own."""
     logs = tmp_path_factory.mktemp("cluster")
+    # A folder of its own for each node: nodes that share one unpack a job's code over each other.
     # Ray puts unix sockets below its folder, and their paths have a limit of about 100 characters.
     short = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
     port, dashboard = free_port(), free_port()
@@ -48,11 +49,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         tool("ray"), "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
         "--node-ip-address", "127.0.0.1", "--ray-client-server-port", str(free_port()),
         "--dashboard-port", str(dashboard), "--num-cpus", "2", "--object-store-memory", str(200 << 20),
-        "--temp-dir", str(short),
+        "--temp-dir", str(short / "1"),
     ]  # fmt: skip
     second = [
         tool("ray"), "start", "--block", "--address", f"127.0.0.1:{port}", "--num-cpus", "2",
-        "--node-ip-address", "127.0.0.1",
+        "--node-ip-address", "127.0.0.1", "--temp-dir", str(short / "2"),
         "--object-store-memory", str(200 << 20), "--resources", '{"second": 2}',
     ]  # fmt: skip
     with running(head, logs / "head.log") as head_process:
