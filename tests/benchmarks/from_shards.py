@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,24 @@ from jobs._recipe import Recipe
 from jobs._sections import RayConfig
 from pipelines.loader import ShardDataset, ShardLoader
 from tests.benchmarks.measure import Figure, interleaved, peak_memory, ratio
-from tests.benchmarks.tiny_data import tiny_recipe, tiny_shards
+from tests.benchmarks.tiny_data import Stream, tiny_recipe, tiny_shards
 
 THREADS = 2
 
 
-class Online:
+class Online(Stream):
     """The same batches, but CLIP features and latents are computed from the images in the step."""
 
     def __init__(self, loader: ShardLoader, recipe: Recipe) -> None:
-        self.loader = loader
+        super().__init__(loader)
         self.clip, self.backbone = load_clip(recipe.clip), load_backbone(recipe.backbone)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self
-
     def __next__(self) -> dict[str, Any]:
-        batch = next(self.loader)
-        with torch.inference_mode():
+        batch = super().__next__()
+        with torch.no_grad():
             cls, _ = self.clip.image_features(batch["images"])
             moments = self.backbone.to_moments(batch["images"])
-        return {**batch, "clip_cls": cls.clone().float(), "latent_moments": moments.clone().float()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loader.load_state_dict(state)
+        return {**batch, "clip_cls": cls, "latent_moments": moments}
 
 
 def run(quick: bool) -> list[Figure]:
@@ -56,7 +46,7 @@ def run(quick: bool) -> list[Figure]:
         backbone, method = load_backbone(recipe.backbone), recipe.build_method()
         module = method.build(backbone, load_clip(recipe.clip).dims)
         columns = tuple(c for c in method.columns if c not in ("clip", "latent"))
-        stored = ShardLoader(dataset, method.columns, recipe.train.batch_size, seed=0)
+        stored = Stream(ShardLoader(dataset, method.columns, recipe.train.batch_size, seed=0))
         online = Online(ShardLoader(dataset, ("ingest", *columns), recipe.train.batch_size, seed=0), recipe)
 
         def go(batches: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from e4t_core.storage import Store
 from jobs._recipe import Recipe, load
 from pipelines import executor
+from pipelines.loader import ShardLoader
 
 
 def tiny_recipe(*more: str) -> Recipe:
@@ -22,3 +25,23 @@ def tiny_shards(folder: Path, recipe: Recipe) -> Store:
         samples_per_shard=recipe.shards.samples_per_shard, recipe=recipe.dump(),
     )  # fmt: skip
     return store
+
+
+class Stream:
+    """A loader as the training loop takes it."""
+
+    def __init__(self, loader: ShardLoader) -> None:
+        self.loader, self.batches = loader, iter(loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self.batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
+        self.batches = iter(self.loader)

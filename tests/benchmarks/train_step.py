@@ -19,7 +19,7 @@ from jobs._recipe import Recipe
 from jobs._sections import RayConfig
 from pipelines.loader import ShardDataset, ShardLoader
 from tests.benchmarks.measure import Figure, peak_memory, ratio
-from tests.benchmarks.tiny_data import tiny_recipe, tiny_shards
+from tests.benchmarks.tiny_data import Stream, tiny_recipe, tiny_shards
 
 THREADS = 2
 SETTINGS = ("train.log_every=1", "train.checkpoint_every=100000", f"workers.threads={THREADS}")
@@ -33,7 +33,8 @@ def plain_steps(recipe: Recipe, shards: str) -> list[float]:
     backbone = load_backbone(recipe.backbone)
     method = recipe.build_method()
     module = method.build(backbone, load_clip(recipe.clip).dims)
-    loader = ShardLoader(ShardDataset.open(shards), method.columns, recipe.train.batch_size, seed=recipe.seed)
+    dataset = ShardDataset.open(shards)
+    loader = Stream(ShardLoader(dataset, method.columns, recipe.train.batch_size, seed=recipe.seed))
     marks = [time.perf_counter()]
     train(
         method,
