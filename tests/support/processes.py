@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -52,16 +53,15 @@ def running(
         end_group(child)
 
 
-def end_group(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the group, SIGKILL to what is left after five seconds."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(timeout=5)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+def end_group(child: subprocess.Popen[bytes], patience: float = 5) -> None:
+    """SIGTERM to the group, and after ``patience`` seconds SIGKILL to whatever of it is left."""
+    with contextlib.suppress(ProcessLookupError):  # nobody is left, which is what is wanted
+        os.killpg(child.pid, signal.SIGTERM)
+        end = time.monotonic() + patience
+        while child.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait(timeout=patience)
 
 
 def wait_for_http(url: str, child: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
