@@ -39,9 +39,9 @@ _PLACE = ("unit", "offset", "size", "crc32")
 _RESOURCES = {"device", "batch_size"}
 
 
-def build(metrics: Mapping[str, MetricConfig], models: Models) -> dict[str, Metric]:
-    """The configured metrics, not loaded."""
-    return {name: METRICS.get(name)(config, models) for name, config in metrics.items()}
+def build(metrics: Mapping[str, MetricConfig], models: Models, device: str) -> dict[str, Metric]:
+    """The configured metrics, not loaded; those without a device of their own run on ``device``."""
+    return {name: METRICS.get(name)(config, models, device) for name, config in metrics.items()}
 
 
 def columns(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -121,6 +121,7 @@ class Scorer:
         version: of the shards' manifest.
         metrics, models: recipe sections.
         threads: torch threads.
+        device: torch device string.
     """
 
     images: str
@@ -130,6 +131,7 @@ class Scorer:
     metrics: Mapping[str, MetricConfig]
     models: Models
     threads: int
+    device: str
 
     def run(self, task: tuple[int, str]) -> int:
         """Score one unit and keep its rows under the given key; the number of images."""
@@ -198,7 +200,7 @@ class Scorer:
     @cached_property
     def _metrics(self) -> dict[str, Metric]:
         torch.set_num_threads(self.threads)
-        built = build(self.metrics, self.models)
+        built = build(self.metrics, self.models, self.device)
         for metric in built.values():
             metric.setup()
         return built

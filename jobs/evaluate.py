@@ -106,7 +106,8 @@ class Evaluation:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The configured metrics, not loaded."""
-        return _scores.build(self.job.recipe.metrics, self.job.recipe.models)
+        recipe = self.job.recipe
+        return _scores.build(recipe.metrics, recipe.models, recipe.evaluate.device)
 
     @cached_property
     def keys(self) -> dict[int, str]:
@@ -146,6 +147,7 @@ class Evaluation:
             recipe.metrics,
             recipe.models,
             recipe.evaluate.threads,
+            recipe.evaluate.device,
         )
         sizes = {unit: len(rows) for unit, rows in _scores.by_unit(self.images.table).items()}
         with job.ray(), job.progress(sum(sizes[unit] for unit, _ in todo), "evaluate", "image") as bar:

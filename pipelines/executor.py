@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -112,7 +113,7 @@ class _StageActor:
     flight elsewhere still commit."""
 
     def __init__(self, jobs: Sequence[Job], monitor: Any) -> None:
-        self._workers = [ShardWorker(job) for job in jobs]
+        self._workers = [ShardWorker(job, partial(monitor.ready.remote, job.stage.name)) for job in jobs]
         self._monitor = monitor
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

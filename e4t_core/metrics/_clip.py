@@ -39,7 +39,7 @@ class ClipMetric(Metric):
         return self.config.clip or self.models.clip
 
     def setup(self) -> None:
-        self.model = _loaded(self._judge, self.config.device)
+        self.model = _loaded(self._judge, self.device)
 
     def weights(self) -> str:
         return clip_weights_fingerprint(self._judge)
@@ -50,7 +50,5 @@ class ClipMetric(Metric):
     @torch.inference_mode()
     def embed(self, images_B3HW: Tensor) -> Tensor:
         """(B, E) unit vectors on the CPU, ``batch_size`` images at a time."""
-        parts = [
-            self.model.embed_images(part.to(self.config.device)) for part in images_B3HW.split(self.config.batch_size)
-        ]
+        parts = [self.model.embed_images(part.to(self.device)) for part in images_B3HW.split(self.config.batch_size)]
         return torch.cat(parts).float().cpu()

@@ -13,9 +13,14 @@ from e4t_core.config import Config
 
 
 class MetricConfig(Config):
-    """Fields every metric has; a metric adds its own."""
+    """Fields every metric has; a metric adds its own.
 
-    device: str = "cpu"
+    Attributes:
+        device: torch device string; ``null`` is that of whatever runs the metric (``evaluate.device`` in the jobs).
+        batch_size: images that its model sees at once.
+    """
+
+    device: str | None = None
     batch_size: int = 32
 
 
@@ -31,9 +36,10 @@ class Metric(ABC):
     """Which images it is given to compare with: those that the method saw, or all real ones of the identity. In the
     second case evaluations score the held-out ones apart as well, as ``<name>_heldout``."""
 
-    def __init__(self, config: Any, models: Models) -> None:
+    def __init__(self, config: Any, models: Models, device: str = "cpu") -> None:
         self.config = config
         self.models = models
+        self.device: str = config.device or device
 
     def setup(self) -> None:
         """Load the model, once per worker."""

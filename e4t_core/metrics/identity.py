@@ -30,9 +30,11 @@ class IdentityConfig(MetricConfig):
         mean, std: input = (pixel - mean) / std, pixels from 0 to 255, in ``channels`` order.
         channels: order of the colours.
         layout: order of the input's axes.
+        device: the CPU unless said otherwise: embedders are small, and onnxruntime's GPU build is another package.
     """
 
     path: str
+    device: str | None = "cpu"
     size: tuple[Side, Side] | None = None
     mean: Triple = (127.5, 127.5, 127.5)
     std: tuple[Scale, Scale, Scale] = (127.5, 127.5, 127.5)
@@ -63,7 +65,7 @@ class IdentitySimilarity(Metric):
             UsageError: it cannot be opened, or its interface does not fit the configuration.
         """
         config = self.config
-        self.model = Embedder(config.path, config.layout, config.device)
+        self.model = Embedder(config.path, config.layout, self.device)
         if config.size and self.model.size and config.size != self.model.size:
             raise UsageError(f"metrics.identity.size is {config.size}, but {config.path} takes {self.model.size}")
         size = self.model.size or config.size

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 @dataclass
 class Tally:
-    """One stage of one run: shards made, shards found to be there, samples made, first begin and last end."""
+    """One stage of one run: shards made, shards found to be there, samples made, the first worker's start on them (its
+    models loaded) and the last end."""
 
     made: int = 0
     cached: int = 0
     samples: int = 0
     began: float = 0.0
+    ready: bool = False
     ended: float = 0.0
 
 
@@ -29,6 +31,12 @@ class Monitor:
         tally = self._tallies.setdefault(stage, Tally())
         tally.began = tally.began or time.time()
         return not self._stopped
+
+    def ready(self, stage: str) -> None:
+        """A worker has loaded its models: what the first of them took is not the stage's work."""
+        tally = self._tallies.setdefault(stage, Tally())
+        if not tally.ready:
+            tally.began, tally.ready = time.time(), True
 
     def end(self, stage: str, samples: int, cached: bool) -> None:
         """One shard is committed."""

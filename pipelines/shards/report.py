@@ -41,7 +41,7 @@ class StageReport:
     Attributes:
         shards_done, shards_cached: made now, there already.
         samples: samples made now.
-        seconds: wall-clock seconds between its first shard's begin and its last one's end.
+        seconds: wall-clock seconds from its first worker's start, models loaded, to its last shard's end.
         samples_per_s: ``samples / seconds``.
     """
 

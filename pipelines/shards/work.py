@@ -72,15 +72,20 @@ class Job:
 
 
 class ShardWorker:
-    """Runs one stage; loads its models once, when the first shard needs them."""
+    """Runs one stage; loads its models once, when the first shard needs them, and then calls ``on_ready``."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.store, self.stage = job, job.store, job.stage
+    def __init__(self, job: Job, on_ready: Callable[[], object] = lambda: None) -> None:
+        self.job, self.store, self.stage, self._on_ready = job, job.store, job.stage, on_ready
 
     @cached_property
     def _ready(self) -> Stage:
-        self.stage.setup()
+        try:
+            self.stage.setup()
+        except Exception as error:
+            kind = type(error) if isinstance(error, UserError) else RuntimeError
+            raise kind(f"stage '{self.stage.name}' cannot start: {type(error).__name__}: {error}") from error
         limit_threads(self.stage)
+        self._on_ready()
         return self.stage
 
     def process(self, task: ShardTask) -> tuple[ShardRef, bool]:
@@ -97,10 +102,10 @@ class ShardWorker:
             return commit.ref, True
         mark = layout.attempt_key(self.stage.name, task.shard, fingerprint)
         with ExitStack() as stack:
-            call: _Call = self._call
-            if deaths := self._deaths(mark, task.shard):
-                call = stack.enter_context(IsolatedStage(self.stage))
+            deaths = self._deaths(mark, task.shard)
             self.store.put(mark, canonical_json({"run": self.job.run, "attempts": deaths + 1}))
+            # after the mark, so that a death while loading counts; before the clock of the shard starts
+            call: _Call = stack.enter_context(IsolatedStage(self.stage)) if deaths else self._ready
             commit, tar = self._make(task, fingerprint, inputs, call)
         ref = self._publish(commit, tar)
         self.store.delete(mark)
@@ -126,9 +131,6 @@ class ShardWorker:
             return source_batches(self.store, self.job.source, self.job.items_key, task.group, size)
         upstream = {name: task.done[name] for name in self.stage.reads}
         return column_batches(self.store, task.shard, upstream, size)
-
-    def _call(self, samples: Sequence[Sample]) -> Sequence[Result]:
-        return self._ready(samples)
 
     def _make(self, task: ShardTask, fingerprint: str, inputs: Inputs, call: _Call) -> tuple[Commit, Tar]:
         started, computing = time.time(), 0.0

@@ -68,7 +68,7 @@ def scorer(bench: Path, **metrics: Any) -> Scorer:
     }
     version = ShardDataset.open(str(bench / "shards")).version
     places = (str(bench / "images"), str(bench / "shards"), version, str(bench / "nowhere"))
-    return Scorer(*places, configs, people.MODELS, threads=1)
+    return Scorer(*places, configs, people.MODELS, threads=1, device="cpu")
 
 
 def result(out: Path) -> dict[str, Any]:
@@ -128,15 +128,25 @@ def test_units_are_done_anew_only_when_something_that_counts_changed(bench: Path
 
     def keys(references: str = "a", **settings: Any) -> dict[int, str]:
         config = METRICS.get("identity").Config(path="bundled:identity_tiny", **settings)
-        return _scores.unit_keys(images, references, _scores.build({"identity": config}, people.MODELS))
+        return _scores.unit_keys(images, references, _scores.build({"identity": config}, people.MODELS, "cpu"))
 
     assert keys() == keys(batch_size=1, device="cuda")
     assert not set(keys().values()) & set(keys("b").values())
     assert not set(keys().values()) & set(keys(channels="bgr").values())
     other = ImageSet(images.store, images.manifest, images.table.set_column(15, "steps", images.table["index"]))
     config = {"identity": METRICS.get("identity").Config(path="bundled:identity_tiny")}
-    changed = _scores.unit_keys(other, "a", _scores.build(config, people.MODELS))
+    changed = _scores.unit_keys(other, "a", _scores.build(config, people.MODELS, "cpu"))
     assert not set(keys().values()) & set(changed.values())
+
+
+def test_metrics_run_on_the_sections_device_unless_they_have_their_own() -> None:
+    configs = {
+        "clip_t": METRICS.get("clip_t").Config(),
+        "clip_i": METRICS.get("clip_i").Config(device="cuda:1"),
+        "identity": METRICS.get("identity").Config(path="bundled:identity_tiny"),
+    }
+    built = _scores.build(configs, people.MODELS, "cuda:0")
+    assert {name: m.device for name, m in built.items()} == {"clip_t": "cuda:0", "clip_i": "cuda:1", "identity": "cpu"}
 
 
 def test_a_lost_race_changes_nothing(bench: Path, tmp_path: Path) -> None:
@@ -352,7 +362,16 @@ def test_wrong_inputs(
 def test_images_made_from_other_photos(bench: Path, tmp_path: Path) -> None:
     people.shards(str(tmp_path / "shards"), {"stranger": [people.face(5)]})
     with pytest.raises(DataError, match=r"no sample 'person_0/0' of 'person_0'.*the --shards that generate was given"):
-        Scorer(str(bench / "images"), str(tmp_path / "shards"), 1, str(tmp_path), {}, people.MODELS, threads=1).score(0)
+        Scorer(
+            str(bench / "images"),
+            str(tmp_path / "shards"),
+            1,
+            str(tmp_path),
+            {},
+            people.MODELS,
+            threads=1,
+            device="cpu",
+        ).score(0)
 
 
 def test_a_tracking_server_that_is_gone_costs_no_scoring(bench: Path, tmp_path: Path, here: list[int]) -> None:
