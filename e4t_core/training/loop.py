@@ -115,7 +115,9 @@ class _Run:
         self.seed, self.rank, self.world_size, self.all_reduce = seed, rank, world_size, all_reduce
         self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         lr = cfg.learning_rate(0, world_size)
-        self.optimizer = torch.optim.AdamW(self.named.values(), lr=lr, betas=cfg.betas, weight_decay=cfg.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.named.values(), lr=lr, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True
+        )
         self.ema = {n: p.detach().clone() for n, p in self.named.items()} if cfg.ema_decay is not None else None
         self.done = 0
 

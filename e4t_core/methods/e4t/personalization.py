@@ -90,7 +90,7 @@ def _tune(
     """The optimizer steps; returns the total loss of each."""
     ours = config.personalize
     lr = ours.base_lr * (ours.batch_size if ours.scale_lr else 1)
-    optimizer = torch.optim.AdamW(tuned, lr=lr, weight_decay=ours.weight_decay)
+    optimizer = torch.optim.AdamW(tuned, lr=lr, weight_decay=ours.weight_decay, fused=True)
     totals = []
     with module.offsets.on(backbone.projections(("q", "k", "v"))):
         for _ in range(ours.steps):
