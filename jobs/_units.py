@@ -15,8 +15,9 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +104,23 @@ def committed(store: Store, units: Sequence[Unit]) -> dict[int, dict[str, Any]]:
     """Number -> commit of those units that are done."""
     there = {entry.key for unit in units[:1] for entry in store.list(f"{layout.COMMITS}/{unit.kind}")}
     return {unit.number: read_commit(store, unit.key) for unit in units if unit.key in there}
+
+
+def newest_tries(
+    store: Store, tries: Sequence[Callable[[int], Unit]], again: Callable[[Mapping[str, Any]], bool]
+) -> list[Unit]:
+    """Of every unit the newest try that is committed, the first if none is, or one more if ``again`` of its commit.
+
+    Args:
+        tries: for every unit, what makes its try number 0, 1, ...; all of one kind.
+    """
+    there = {entry.key for unit in tries[:1] for entry in store.list(f"{layout.COMMITS}/{unit(0).kind}")}
+    out = []
+    for unit in tries:
+        last = next(number for number in count() if unit(number + 1).key not in there)
+        more = unit(last).key in there and again(read_commit(store, unit(last).key))
+        out.append(unit(last + more))
+    return out
 
 
 def publish(

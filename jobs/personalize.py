@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from jobs._pool import announce_resources, spread
 from jobs._preprocess import ensure_shards
 from jobs._recipe import Recipe
 from jobs._run_folder import RunFolder
-from jobs._units import Unit, commit, committed, parquet, publish
+from jobs._units import Unit, commit, committed, newest_tries, parquet, publish
 from pipelines.loader import ShardDataset
 from pipelines.shards.keys import sample_key
 
@@ -41,6 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--shards", metavar="URI", help="shards with the identities; else they are made from the source"
     )
     parser.add_argument("--checkpoint", metavar="URI", help="the --out of pretrain")
+    parser.add_argument("--retry-failed", action="store_true", help="try units with failed identities once more")
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -103,10 +104,16 @@ def _task(job: Job, store: Store, uri: str, checkpoint: str | None) -> tuple[Tas
     task = Task(recipe, dataset.store.uri, dataset.version, checkpoint, store.uri, inputs)
     size = recipe.personalize.identities_per_shard
     parts = [chosen[at : at + size] for at in range(0, len(chosen), size)]
-    return task, [_unit(task, number, part) for number, part in enumerate(parts)]
+    tries = [partial(_unit, task, number, part) for number, part in enumerate(parts)]
+    return task, newest_tries(store, tries, lambda commit: job.args.retry_failed and bool(_failed(commit["rows"])))
 
 
-def _unit(task: Task, number: int, part: Sequence[Chosen]) -> Unit:
+def _failed(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Identity -> why it failed."""
+    return {row["identity"]: row["message"] for row in rows if row["status"] != "ok"}
+
+
+def _unit(task: Task, number: int, part: Sequence[Chosen], retry: int) -> Unit:
     recipe = task.recipe
     made_from = {
         "version": _VERSION,
@@ -116,6 +123,7 @@ def _unit(task: Task, number: int, part: Sequence[Chosen]) -> Unit:
         "clip": recipe.clip.dump(),
         "checkpoint": task.inputs.get("checkpoint_sha256", ""),
         "identities": [[one.identity, one.key, *one.marks] for one in part],
+        "retry": retry,
     }
     return Unit("adapters", number, fingerprint(made_from), tuple(part))
 
@@ -242,7 +250,7 @@ class Personalizer:
 def _finish(job: Job, task: Task, store: Store, units: Sequence[Unit]) -> dict[str, Any]:
     commits = committed(store, units)
     rows = [row for number in sorted(commits) for row in commits[number]["rows"]]
-    failed = {row["identity"]: row["message"] for row in rows if row["status"] != "ok"}
+    failed = _failed(rows)
     about = {
         "kind": "adapters",
         "method": task.recipe.method.name,
@@ -285,7 +293,7 @@ def _judge(failed: Mapping[str, str], total: int, task: Task, summary: Mapping[s
     raise TooManyBad(
         f"{len(failed)} of {total} identities failed, more than personalize.allowed_failed_share = {allowed:g}; "
         f"'{name}'{f' and {kinds[1] - 1} more' if kinds[1] > 1 else ''}: {kinds[0]}. The others are committed in "
-        f"version {summary['version']} of {task.out}",
+        f"version {summary['version']} of {task.out}; --retry-failed tries them once more",
         **summary,
     )
 

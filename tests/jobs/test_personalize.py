@@ -223,6 +223,12 @@ def test_too_many_failures_end_with_code_3_and_keep_the_rest(shards: str, checkp
         found.read(found.table["identity"][0].as_py())
     allowed = (*sets, "personalize.allowed_failed_share=1.0")
     assert start("personalize", *words(shards, checkpoint, tmp_path), sets=allowed)["failed"] == 2
+    commits = tmp_path / "commits" / "adapters"
+    tries = len(list(commits.iterdir()))
+    assert start("personalize", *words(shards, checkpoint, tmp_path), "--retry-failed", sets=allowed)["failed"] == 2
+    assert len(list(commits.iterdir())) == 2 * tries
+    start("personalize", *words(shards, checkpoint, tmp_path), sets=allowed)  # the newest try stands
+    assert len(list(commits.iterdir())) == 2 * tries
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(shards: str, checkpoint: str, tmp_path: Path) -> None:
