@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from e4t_core.errors import UsageError, nearest
 from pipelines.sources.tiny_world.domains import DOMAINS, AnyDomain

@@ -94,6 +94,8 @@ def _photo(layers: Layers, size: int, draws: Draws) -> tuple[NDArray[np.uint8], 
 
 _LINE = 19
 """Grey levels below this are lines."""
+_FAR_LINE = 18
+"""The level that lines of the scene are given: they are drawn less black, so that the subject stands before it."""
 
 
 @lru_cache(maxsize=4)
@@ -109,6 +111,7 @@ def _table(f: Callable[[Floats], Floats]) -> list[int]:
 
 
 _TONE = _table(lambda grey: 251 - 128 * (1 - grey / 255) ** 1.6)
+_FAR = _table(lambda grey: np.where(grey < _LINE, _FAR_LINE, 64 + 0.75 * grey))
 _SHADOW = _table(lambda shade: 40 - 40 * shade / 128)
 
 
@@ -116,8 +119,7 @@ def _sketch(layers: Layers, size: int, draws: Draws) -> tuple[NDArray[np.uint8],
     """Black lines on white paper, pencil tones, hatching where it is dark."""
     square = layers.subject.size
     alpha = layers.subject.getchannel("A")
-    scene = Image.blend(layers.scene.convert("L"), Image.new("L", square, 255), 0.25)
-    grey = Image.composite(layers.subject.convert("L"), scene, alpha)
+    grey = Image.composite(layers.subject.convert("L"), layers.scene.convert("L").point(_FAR), alpha)
     shadow = layers.shade.resize(square, Image.Resampling.BILINEAR).point(_SHADOW)
     shadow = ImageChops.multiply(shadow, alpha)
     tone = np.array(ImageChops.subtract(grey.point(_TONE), shadow))
@@ -127,6 +129,7 @@ def _sketch(layers: Layers, size: int, draws: Draws) -> tuple[NDArray[np.uint8],
     tone[first & (shaded < 127)] -= 43
     tone[second & (level < 66)] -= 33
     tone[level < _LINE] = 8
+    tone[level == _FAR_LINE] = 76
     pixels = np.asarray(Image.fromarray(tone).reduce(SUPERSAMPLING))
     return np.repeat(pixels[..., None], 3, 2), np.asarray(alpha.reduce(SUPERSAMPLING))
 
@@ -180,9 +183,10 @@ def _painting(layers: Layers, size: int, draws: Draws) -> tuple[NDArray[np.uint8
     side = size * 2
     subject = np.concatenate([_lit(subject, cover, layers.shade), 255 * cover], 2).reshape(-1, 4)
     source, light = _strokes(side, 0.1, 0.036, 0.12, 0.22, draws.below(_SHEETS))
-    back = scene.reshape(-1, 3).take(source, 0) * light
+    scene = scene.reshape(-1, 3)
+    back = (0.3 * scene + 0.7 * scene.take(source, 0)) * light
     source, light = _strokes(side, 0.055, 0.02, 0.09, 0.18, draws.below(_SHEETS))
-    # some of the drawing's own colour under the strokes, so that eyes and mouths stay readable
+    # some of the drawing's own colour under the strokes, so that eyes and windows stay readable
     front = 0.55 * subject + 0.45 * subject.take(source, 0)
     front[:, :3] *= light
     front[:, :3] += back * (1 - front[:, 3:] / 255)
