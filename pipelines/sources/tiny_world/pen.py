@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 Points = NDArray[np.float64]
 """(N, 2) x, y."""
@@ -47,6 +48,19 @@ def points(*xy: tuple[float, float]) -> Points:
 def ellipse(x: float, y: float, rx: float, ry: float, n: int = 24) -> Points:
     """A closed ellipse."""
     return np.array((x, y)) + _circle(n) * (rx, ry)
+
+
+def rounded(left: float, top: float, right: float, bottom: float, corner: float) -> Points:
+    """A rectangle with round corners of radius ``corner``."""
+    quarter = _circle(16)[:5] * corner
+    outline = []
+    for x, y, turn in ((right, bottom, 0), (left, bottom, 1), (left, top, 2), (right, top, 3)):
+        inward = np.array((-corner if x == right else corner, -corner if y == bottom else corner))
+        outline.append(np.array((x, y)) + inward + quarter @ _QUARTERS[turn])
+    return np.concatenate(outline)
+
+
+_QUARTERS = [np.linalg.matrix_power(np.array([[0.0, 1.0], [-1.0, 0.0]]), turn) for turn in range(4)]
 
 
 @lru_cache(maxsize=16)
@@ -125,6 +139,15 @@ class Pen:
         xy = self._pixels(outline)
         self._draw.polygon(xy, fill=fill)
         self._edge(xy, fill, edge)
+
+    @contextmanager
+    def inside(self, outline: Points) -> Iterator[Pen]:
+        """A pen with the same coordinates of whose drawing only what lies within ``outline`` is kept."""
+        over = Pen(self.side, self.ink, place=self.place)
+        yield over
+        window = Image.new("L", over.image.size)
+        ImageDraw.Draw(window).polygon(self._pixels(outline), fill=255)
+        self.image.paste(over.image, mask=ImageChops.multiply(window, over.image.getchannel("A")))
 
     def outline(self, outline: Points, fill: Color, edge: float = 1.0) -> None:
         """The outline of a shape of colour ``fill`` alone."""

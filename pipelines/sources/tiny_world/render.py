@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from e4t_core.errors import UsageError, nearest
 from pipelines.sources.tiny_world.domains import DOMAINS, AnyDomain
@@ -17,7 +17,7 @@ from pipelines.sources.tiny_world.draws import Draws
 from pipelines.sources.tiny_world.scenes import SCENES, paint
 from pipelines.sources.tiny_world.styles import STYLES, SUPERSAMPLING, Layers
 
-VERSION = 1
+VERSION = 2
 """Raised when any picture changes."""
 
 STYLE_WORDS = {"photo": "a photo of {}", "sketch": "a pencil sketch of {}",
@@ -84,13 +84,21 @@ def render(
             raise UsageError(f"no {kind} is called '{name}'{nearest(name, known)}")
     world, ink, side = _domain(domain), STYLES[style].ink, size * SUPERSAMPLING
     who = (seed, domain, split, identity)
-    subject = world.draw(world.traits(Draws(*who, "traits")), Draws(*who, pose, "pose"), side, ink)
-    place = paint(scene, Draws(*who, pose, "scene", scene), side, ink).convert("RGB")
+    traits = world.traits_of(world.class_of(identity), Draws(*who, "traits"))
+    subject = world.draw(traits, Draws(*who, pose, "pose"), side, ink)
+    place = _shadowed(paint(scene, Draws(*who, pose, "scene", scene), side, ink).convert("RGB"), subject.cast)
     rgb, mask = STYLES[style].finish(Layers(place, subject.layer, subject.shade), size, Draws(*who, pose, "style"))
     sentence = template(style, scene)
     further = [word for word in subject.words if word not in subject.phrase]
     caption = ", ".join((sentence.format(subject.phrase), *further))
     return Picture(rgb, mask, caption, sentence, subject.words)
+
+
+def _shadowed(place: Image.Image, cast: Image.Image | None) -> Image.Image:
+    if cast is None:
+        return place
+    large = cast.resize(place.size, Image.Resampling.BILINEAR)
+    return ImageChops.multiply(place, Image.merge("RGB", (large, large, large)))
 
 
 @lru_cache(maxsize=8)

@@ -44,20 +44,32 @@ def _beach(draws: Draws, side: int, ink: Ink) -> Image.Image:
     top, low = draws.weighted({((62, 156, 232), (206, 236, 250)): 3, ((244, 128, 84), (255, 214, 140)): 1})
     pen = Pen(side, ink, _gradient(side, (0, top), (horizon, low)))
     left = draws.sign() < 0
-    pen.shape(ellipse(0.84 if left else 0.16, draws.uniform(0.12, 0.2), 0.075, 0.075), (255, 232, 120))
+    _sun(pen, 0.84 if left else 0.16, draws.uniform(0.14, 0.2))
     for _ in range(draws.below(3)):
         _cloud(pen, draws.uniform(0.05, 0.95), draws.uniform(0.08, 0.28), draws.uniform(0.05, 0.08))
     pen.box(-0.1, horizon, 1.1, 1.1, (24, 122, 178))
     pen.box(-0.1, (horizon + shore) / 2, 1.1, 1.1, (46, 164, 196), 0)
-    for _ in range(7):
-        x, y = draws.uniform(-0.1, 1), draws.uniform(horizon + 0.03, shore - 0.03)
-        pen.stroke(points((x, y), (x + draws.uniform(0.06, 0.14), y)), (176, 226, 236), 0.008, bold=False)
+    for y in np.linspace(horizon + 0.045, shore - 0.045, 3):
+        _swell(pen, draws.uniform(-0.15, 0.0), float(y))
     wave = [(x, shore + 0.015 * np.sin(x * 9 + shore * 40)) for x in np.linspace(-0.1, 1.1, 9)]
     pen.shape(smooth([*wave, (1.1, 1.2), (-0.1, 1.2)]) - (0, 0.018), (240, 250, 250), 0)
     pen.shape(smooth([*wave, (1.1, 1.2), (-0.1, 1.2)]), (240, 208, 146))
     pen.dots(draws.units(14, 2) * (1, 0.3) + (0, shore + 0.04), 0.006, (206, 166, 104))
     (_palm if draws.chance(0.7) else _parasol)(pen, draws, 0.1 if left else 0.9, shore)
     return pen.image
+
+
+def _sun(pen: Pen, x: float, y: float) -> None:
+    for angle in np.arange(8) * (np.pi / 4) + 0.2:
+        ray = np.array((np.cos(angle), np.sin(angle)))
+        pen.stroke(np.outer((0.1, 0.14), ray) + points((x, y)), (255, 226, 110), 0.012)
+    pen.shape(ellipse(x, y, 0.072, 0.072), (255, 232, 120))
+
+
+def _swell(pen: Pen, left: float, y: float) -> None:
+    """A row of waves: in a drawing without colours they alone say that this is the sea."""
+    crest = [(left + 0.075 * i, y + (0.014 if i % 2 else -0.014)) for i in range(17)]
+    pen.stroke(smooth(crest, closed=False, steps=3), (186, 232, 240), 0.009)
 
 
 def _cloud(pen: Pen, x: float, y: float, r: float) -> None:
@@ -80,7 +92,7 @@ def _palm(pen: Pen, draws: Draws, x: float, ground: float) -> None:
 
 def _parasol(pen: Pen, draws: Draws, x: float, ground: float) -> None:
     top = ground - 0.34
-    pen.stroke(points((x, ground + 0.16), (x, top)), (236, 236, 230), 0.018, bold=False)
+    pen.rope(points((x, ground + 0.16), (x, top)), (236, 236, 230), 0.02)
     color = draws.choice(((226, 62, 62), (250, 176, 34), (34, 144, 206)))
     for i, (a, b) in enumerate(((-0.2, -0.1), (-0.1, 0.0), (0.0, 0.1), (0.1, 0.2))):
         panel = [(x, top - 0.06), (x + a * 0.75, top), (x + a, top + 0.1), ((x + (a + b) / 2), top + 0.08),
@@ -100,10 +112,33 @@ def _snow(draws: Draws, side: int, ink: Ink) -> Image.Image:
         near = draws.uniform(0.75, 1.25)
         _snowy_pine(pen, x, 0.64 + 0.08 * near, 0.42 * near)
     pen.shape(smooth([(-0.2, 0.88), (0.3, 0.84), (0.7, 0.9), (1.2, 0.85), (1.2, 1.3), (-0.2, 1.3)]), (222, 234, 246), 0)
-    flakes = draws.units(46, 2)
-    pen.dots(flakes[:30], 0.008, (255, 255, 255))
-    pen.dots(flakes[30:], 0.013, (255, 255, 255))
+    _snowman(pen, draws.choice((0.1, 0.9)), draws.uniform(0.8, 0.86), draws.uniform(0.9, 1.1))
+    flakes = draws.units(42, 2)
+    pen.dots(flakes[:26], 0.008, (255, 255, 255))
+    for x, y in flakes[26:]:  # with an edge where the style draws edges: white on white paper would not be seen
+        pen.shape(ellipse(x, y, 0.016, 0.016, 8), (255, 255, 255), 0.5)
     return pen.image
+
+
+def _snowman(pen: Pen, x: float, ground: float, size: float) -> None:
+    white, coal = (244, 248, 254), (40, 38, 48)
+    for up, r in ((0.07, 0.095), (0.2, 0.07)):
+        pen.shape(ellipse(x, ground - up * size, r * size, r * size), white)
+        pen.shape(
+            ellipse(x + 0.02, ground - (up - 0.02) * size, r * size * 0.6, r * size * 0.6, 16), (222, 232, 244), 0
+        )
+        pen.shape(ellipse(x - 0.01, ground - (up + 0.01) * size, r * size * 0.7, r * size * 0.7, 16), white, 0)
+    pen.box(x - 0.06 * size, ground - 0.285 * size, x + 0.06 * size, ground - 0.262 * size, coal, 0.5)
+    pen.box(x - 0.04 * size, ground - 0.36 * size, x + 0.04 * size, ground - 0.275 * size, coal, 0.5)
+    pen.dots(points((x - 0.025, ground - 0.225 * size), (x + 0.025, ground - 0.225 * size)), 0.011, coal)
+    nose = points((x, ground - 0.21 * size), (x + 0.07 * size, ground - 0.19 * size), (x, ground - 0.18 * size))
+    pen.shape(nose, (240, 130, 40), 0.5)
+    pen.stroke(
+        points((x - 0.065 * size, ground - 0.14 * size), (x + 0.065 * size, ground - 0.14 * size)),
+        (206, 48, 56),
+        0.03,
+        bold=False,
+    )
 
 
 def _snowy_pine(pen: Pen, x: float, ground: float, height: float) -> None:
@@ -152,14 +187,22 @@ def _trunk(pen: Pen, x: float, ground: float, width: float, bark: Color) -> None
 
 def _night(draws: Draws, side: int, ink: Ink) -> Image.Image:
     glow = draws.choice(((112, 60, 130), (60, 74, 150), (150, 74, 96)))
-    pen = Pen(side, ink, _gradient(side, (0, (10, 12, 40)), (0.45, mix((18, 20, 62), glow, 0.45)), (0.8, glow)))
+    pen = Pen(side, ink, _gradient(side, (0, (16, 18, 54)), (0.45, mix((18, 20, 62), glow, 0.45)), (0.8, glow)))
     pen.dots(draws.units(26, 2) * (1, 0.45), 0.006, (236, 236, 255))
     x, y, r = draws.choice((0.12, 0.88)), draws.uniform(0.1, 0.18), 0.07
     pen.shape(ellipse(x, y, r, r), (250, 240, 200))
     pen.shape(ellipse(x + r * 0.5, y - r * 0.2, r * 0.85, r * 0.85), (18, 18, 56), 0)
     _skyline(pen, draws, 9, (0.42, 0.6), mix(glow, (20, 18, 60), 0.55), 0.35)
-    _skyline(pen, draws, 6, (0.26, 0.58), (18, 18, 46), 0.62)
+    _skyline(pen, draws, 6, (0.26, 0.58), (24, 24, 56), 0.62)
+    _street(pen, glow)
     return pen.image
+
+
+def _street(pen: Pen, glow: Color) -> None:
+    pen.shape(points((-0.1, 0.84), (1.1, 0.84), (1.1, 1.1), (-0.1, 1.1)), mix((58, 58, 86), glow, 0.35))
+    pen.box(-0.1, 0.88, 1.1, 1.1, mix((40, 40, 64), glow, 0.2), 0)
+    for x in (0.02, 0.36, 0.7):
+        pen.box(x, 0.945, x + 0.2, 0.965, (222, 206, 150), 0)
 
 
 def _skyline(pen: Pen, draws: Draws, n: int, tops: tuple[float, float], wall: Color, lit: float) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import islice
+from functools import cached_property
+from itertools import count, islice
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from e4t_core.errors import nearest
 from pipelines.sources._listing import smaller
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
-from pipelines.sources.tiny_world.domains import DOMAINS
+from pipelines.sources.tiny_world.domains import DOMAINS, AnyDomain
 from pipelines.sources.tiny_world.draws import Draws
 from pipelines.sources.tiny_world.render import VERSION, render
 
@@ -25,8 +26,11 @@ class TinyWorldConfig(SourceConfig):
 
     Attributes:
         domain: kind of concept (``face``), a file or folder under ``tiny_world/domains/``.
+        classes: take only identities of these classes of the domain (``[mug, chair]``); all by default. A selection
+            leaves every identity's name and pictures as they are, so a training set of some classes and a test set of
+            the others have neither a class nor an identity in common.
         split: ``train``, ``val`` and ``test`` never share an identity, whatever the seed.
-        identities: how many concepts; raising it only adds some.
+        identities: how many concepts, over all classes; raising it only adds some.
         images_per_identity: pictures of each; raising it only adds some.
         styles, scenes: what pictures are made as, and where. Each identity goes through all of them in an order of
             its own. ``styles: [photo]`` gives input photos for personalization.
@@ -35,6 +39,7 @@ class TinyWorldConfig(SourceConfig):
     """
 
     domain: str = "face"
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     split: Literal["train", "val", "test"] = "train"
     identities: Annotated[int, Field(ge=1)] = 64
     images_per_identity: Annotated[int, Field(ge=1)] = 4
@@ -48,6 +53,16 @@ class TinyWorldConfig(SourceConfig):
     def _known(cls, value: str) -> str:
         if value not in DOMAINS.names():
             raise ValueError(f"no domain is called '{value}'{nearest(value, DOMAINS.names())}")
+        return value
+
+    @field_validator("classes")
+    @classmethod
+    def _known_classes(cls, value: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if value is not None and "domain" in info.data:
+            known = DOMAINS.get(info.data["domain"]).classes
+            for name in value:
+                if name not in known:
+                    raise ValueError(f"no class of {info.data['domain']} is called '{name}'{nearest(name, known)}")
         return value
 
 
@@ -76,13 +91,22 @@ class TinyWorld(Source):
         )
 
     def _all(self) -> Iterator[SourceItem]:
-        for identity in range(self.config.identities):
+        for identity in islice(self._numbers(), self.config.identities):
             styles, scenes = self._order(identity)
             cycle = math.lcm(len(styles), len(scenes))
             for image in range(self.config.images_per_identity):
                 # after each full cycle one list moves on by one, so that every pair comes
                 scene = scenes[(image + image // cycle) % len(scenes)]
                 yield self._item(identity, image, styles[image % len(styles)], scene)
+
+    def _numbers(self) -> Iterator[int]:
+        """Numbers of the identities whose class is selected."""
+        selected = self.config.classes or self._domain.classes
+        return (identity for identity in count() if self._domain.class_of(identity) in selected)
+
+    @cached_property
+    def _domain(self) -> AnyDomain:
+        return DOMAINS.get(self.config.domain)()
 
     def _order(self, identity: int) -> tuple[list[StyleName], list[SceneName]]:
         c = self.config
@@ -94,6 +118,7 @@ class TinyWorld(Source):
         name = f"{c.domain}/{c.split}/{identity:06d}/{image:03d}"
         labels: dict[str, Any] = {
             "identity": f"{c.domain}-{c.split}-{identity:06d}",
+            "class": self._domain.class_of(identity),
             "style": style,
             "scene": scene,
             "split": c.split,

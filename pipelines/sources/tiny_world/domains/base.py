@@ -23,22 +23,40 @@ class Subject:
         shade: L, light and shadow over the layer: 128 changes nothing, less darkens, more lightens.
         phrase: the subject in a sentence (``a person with red hair and glasses``).
         words: every attribute that a caption can name, those of ``phrase`` included.
+        cast: L, any size, the share of the scene's light that the subject's shadow leaves; None for no shadow.
     """
 
     layer: Image.Image
     shade: Image.Image
     phrase: str
     words: tuple[str, ...] = field(default_factory=tuple)
+    cast: Image.Image | None = None
 
 
 class Domain(ABC, Generic[T]):
-    """One kind of concept: a file or folder under ``domains/`` whose class has that ``name``."""
+    """One kind of concept: a file or folder under ``domains/`` whose class has that ``name``.
+
+    Attributes:
+        classes: the words for what is in its pictures (``person``), each the class of some identities.
+    """
 
     name: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+
+    def class_of(self, identity: int) -> str:
+        """The class of identity number ``identity``: in turn, so that any first few have nearly equal shares.
+
+        It depends on the number alone, never on which classes somebody selects: a name always means one thing.
+        """
+        return self.classes[identity % len(self.classes)]
 
     @abstractmethod
     def traits(self, draws: Draws) -> T:
         """What makes an identity this identity, from its own stream."""
+
+    def traits_of(self, kind: str, draws: Draws) -> T:
+        """The same for an identity of class ``kind``; a domain with several classes overrides it."""
+        return self.traits(draws)
 
     @abstractmethod
     def draw(self, traits: T, draws: Draws, side: int, ink: Ink) -> Subject:

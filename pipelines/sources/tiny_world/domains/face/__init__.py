@@ -15,6 +15,7 @@ class Face(Domain[Traits]):
     """People who differ in face, skin, hair, eyes, brows, nose, mouth, beard, glasses, hats and earrings."""
 
     name: ClassVar[str] = "face"
+    classes: ClassVar[tuple[str, ...]] = ("person",)
 
     def traits(self, draws: Draws) -> Traits:
         return draw_traits(draws)

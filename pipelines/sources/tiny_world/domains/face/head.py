@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from pipelines.sources.tiny_world.domains.face.traits import CLOTH, Traits
+from pipelines.sources.tiny_world.domains.face.traits import Traits
 from pipelines.sources.tiny_world.draws import Draws
+from pipelines.sources.tiny_world.hues import HUES
 from pipelines.sources.tiny_world.pen import Color, Pen, Points, darker, ellipse, lighter, mirrored, points, smooth
 
 _LEVELS = 1 - np.cos(np.linspace(0, np.pi, 25))
@@ -67,7 +68,7 @@ def draw_pose(draws: Draws) -> Pose:
     """A new pose from the stream ``draws``."""
     mood = draws.weighted(_HOW_OFTEN)
     smile, mouth, lids, brows = _MOODS[mood]
-    cloth = draws.choice(tuple(CLOTH.values()))
+    cloth = draws.choice(tuple(HUES.values()))
     return Pose(
         x=0.5 + draws.middling(-0.07, 0.07), y=0.5 + draws.middling(-0.035, 0.035), scale=draws.middling(0.255, 0.31),
         roll=draws.middling(-0.2, 0.2), yaw=draws.middling(-0.42, 0.42), pitch=draws.middling(-0.07, 0.07),

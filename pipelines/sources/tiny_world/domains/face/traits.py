@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.sources.tiny_world.draws import Draws
+from pipelines.sources.tiny_world.grammar import article
+from pipelines.sources.tiny_world.hues import HUES
 from pipelines.sources.tiny_world.pen import Color, darker, mix
 
 SKINS: dict[str, Color] = {"pale": (255, 226, 208), "fair": (250, 210, 182), "light": (240, 192, 156),
@@ -43,10 +45,6 @@ HATS: dict[str, tuple[str, float]] = {
     "headscarf": ("a {} headscarf", 0.7), "headband": ("a {} headband", 0.5), "flower": ("a {} flower", 0.4),
 }  # fmt: skip
 EARRINGS: dict[str, tuple[str, float]] = {"none": ("", 5), "studs": ("ear studs", 1), "hoops": ("hoop earrings", 1.2)}
-CLOTH: dict[str, Color] = {"red": (206, 48, 48), "orange": (238, 132, 36), "yellow": (246, 200, 56),
-    "green": (56, 146, 76), "teal": (34, 150, 150), "blue": (48, 106, 206), "navy": (38, 52, 104),
-    "purple": (130, 70, 170), "pink": (238, 128, 162), "white": (240, 238, 232), "grey": (132, 136, 146),
-    "black": (46, 44, 52)}  # fmt: skip
 FRAMES: dict[str, Color] = {
     "black": (28, 26, 32),
     "gold": (206, 152, 44),
@@ -115,7 +113,7 @@ class Traits:
             f"{self.skin_name} skin",
             f"a {self.shape} face",
         )
-        return tuple(word for word in (*named, *extra) if word)
+        return tuple(article(word[2:]) if word.startswith("a ") else word for word in (*named, *extra) if word)
 
 
 def _weights(table: dict[str, tuple[str, float]]) -> dict[str, float]:
@@ -155,11 +153,11 @@ def _hair_and_hat(draws: Draws) -> dict[str, Any]:
     too_bare = hair in ("bald", "receding", "mohawk") and hat in ("headband", "flower")
     if too_tall or too_bare:
         hat = "none"
-    hat_color = draws.choice(tuple(CLOTH))
+    hat_color = draws.choice(tuple(HUES))
     return {
         "hair": hair, "hair_color_name": color, "hair_color": _jitter(HAIR[color][0], draws, 8),
         "parting": draws.sign(), "volume": draws.uniform(0.75, 1.3),
-        "hat": hat, "hat_color_name": hat_color, "hat_color": CLOTH[hat_color],
+        "hat": hat, "hat_color_name": hat_color, "hat_color": HUES[hat_color],
     }  # fmt: skip
 
 
