@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -119,6 +120,16 @@ class Pen:
     def at(self, place: Callable[[Points], Points]) -> Pen:
         """A pen on the same layer with other coordinates."""
         return Pen(self.side, self.ink, self.image, place)
+
+    @contextmanager
+    def within(self, outline: Points) -> Iterator[Pen]:
+        """A pen whose marks end at ``outline``, whose inside must be filled already: markings on fur."""
+        xy = self._pixels(outline)
+        mask = Image.new("L", self.image.size)
+        ImageDraw.Draw(mask).polygon(xy, fill=255)
+        sheet = self.image.copy()
+        yield Pen(self.side, self.ink, sheet, self.place)
+        self.image.paste(sheet, mask=mask)
 
     def shape(self, outline: Points, fill: Color, edge: float = 1.0) -> None:
         """A filled closed shape; ``edge`` scales the style's outline (0 for none)."""
