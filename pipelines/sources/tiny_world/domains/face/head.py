@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipelines.sources.tiny_world.domains.face.traits import CLOTH, Traits
+from pipelines.sources.tiny_world.domains.face.traits import Traits
 from pipelines.sources.tiny_world.draws import Draws
+from pipelines.sources.tiny_world.dyes import CLOTH
 from pipelines.sources.tiny_world.figure import Figure, Stance
 from pipelines.sources.tiny_world.pen import Color, Pen, Points, darker, ellipse, lighter, mirrored, points, smooth
 from pipelines.sources.tiny_world.shade import Shade
