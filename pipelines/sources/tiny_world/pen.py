@@ -40,6 +40,11 @@ def luminance(color: Color) -> float:
     return (0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]) / 255
 
 
+def apart(a: Color, b: Color) -> float:
+    """How different two colours look: 0 the same, 441 black and white."""
+    return float(np.linalg.norm(np.subtract(a, b)))
+
+
 def points(*xy: tuple[float, float]) -> Points:
     """An array of the given points."""
     return np.array(xy, dtype=np.float64)
@@ -125,11 +130,13 @@ class Pen:
     def within(self, outline: Points) -> Iterator[Pen]:
         """A pen whose marks end at ``outline``, whose inside must be filled already: markings on fur."""
         xy = self._pixels(outline)
-        mask = Image.new("L", self.image.size)
-        ImageDraw.Draw(mask).polygon(xy, fill=255)
         sheet = self.image.copy()
         yield Pen(self.side, self.ink, sheet, self.place)
-        self.image.paste(sheet, mask=mask)
+        mask = Image.new("1", self.image.size)
+        ImageDraw.Draw(mask).polygon(xy, fill=1)
+        box = mask.getbbox()
+        if box:
+            self.image.paste(sheet.crop(box), box, mask.crop(box))
 
     def shape(self, outline: Points, fill: Color, edge: float = 1.0) -> None:
         """A filled closed shape; ``edge`` scales the style's outline (0 for none)."""
