@@ -14,3 +14,9 @@ CLOTH: dict[str, Color] = {"red": (206, 48, 48), "orange": (238, 132, 36), "yell
 def jitter(color: Color, draws: Draws, amount: float) -> Color:
     """``color`` with each channel up to ``amount`` (0 to 255) off."""
     return tuple(min(255, max(0, round(c + draws.uniform(-amount, amount)))) for c in color)  # type: ignore[return-value]
+
+
+def colored(text: str, name: str) -> str:
+    """``a {} cap`` with a colour (or another word) in it, and the right article."""
+    said = text.format(name)
+    return f"an {said[2:]}" if said.startswith("a ") and said[2] in "aeiou" else said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def luminance(color: Color) -> float:
 
 def apart(a: Color, b: Color) -> float:
     """How different two colours look: 0 the same, 441 black and white."""
-    return float(np.linalg.norm(np.subtract(a, b)))
+    return math.dist(a, b)
 
 
 def points(*xy: tuple[float, float]) -> Points:

@@ -24,7 +24,7 @@ class TinyWorldConfig(SourceConfig):
     """Who is in the world, and in which pictures.
 
     Attributes:
-        domain: kind of concept (``face``), a file or folder under ``tiny_world/domains/``.
+        domain: kind of concept (``face``, ``cat``, ``art``), a file or folder under ``tiny_world/domains/``.
         split: ``train``, ``val`` and ``test`` never share an identity, whatever the seed.
         identities: how many concepts; raising it only adds some.
         images_per_identity: pictures of each; raising it only adds some.

@@ -35,10 +35,10 @@ def _head(pen: Pen, who: body.Cat) -> None:
     body.draw_ears(pen, who)
     body.draw_tufts(pen, who)
     outline = who.outline()
-    pen.shape(outline, coat.ground(who.traits), 0)
+    pen.shape(outline, who.traits.fur, 0)
     with pen.within(outline) as inside:
         coat.mark_head(inside, who.traits, who.turn)
-    pen.outline(outline, coat.ground(who.traits))
+    pen.outline(outline, who.traits.fur)
     features.draw_muzzle(pen, who)
     features.draw_eyes(pen, who)
     features.draw_whiskers(pen, who)

@@ -119,23 +119,21 @@ def draw_tufts(pen: Pen, cat: Cat) -> None:
         for y, length in ((0.02, 0.12), (0.24, 0.24), (0.46, 0.22)):
             x = t.width * (0.97 - 0.35 * max(y - t.cheeks, 0))
             tuft = points((x * 0.7, y - 0.24), (x + length, y + 0.2), (x * 0.6, y + 0.26)) * (side, 1)
-            pen.shape(tuft, coat.cheek(t))
+            pen.shape(tuft, t.fur)
 
 
 def draw_body(pen: Pen, cat: Cat) -> None:
     """Chest, haunches and front legs, with the coat's markings."""
     t = cat.traits
     wide = 1.12 if t.long_hair else 1.0
-    base = coat.ground(t)
-    torso = smooth(
-        mirrored([(0, 0.4), (0.5, 0.55), (0.78 * wide, 1.0), (1.0 * wide, 1.55), (1.16 * wide, 2.2), (0, 2.7)])
-    )
+    half = [(0, 0.4), (0.5, 0.55), (0.78 * wide, 1.0), (1.0 * wide, 1.55), (1.16 * wide, 2.2), (0, 2.7)]
+    torso = smooth(mirrored(half))
     for side in (-1, 1):
-        pen.shape(ellipse(side * 0.92 * wide, 2.0, 0.4, 0.52), darker(base, 0.08))
-    pen.shape(torso, base, 0)
+        pen.shape(ellipse(side * 0.92 * wide, 2.0, 0.4, 0.52), darker(t.fur, 0.08))
+    pen.shape(torso, t.fur, 0)
     with pen.within(torso) as inside:
         coat.mark_body(inside, t)
-    pen.outline(torso, base)
+    pen.outline(torso, t.fur)
     if t.long_hair:
         _ruff(pen, t)
     _legs(pen, t)
@@ -149,7 +147,7 @@ def _ruff(pen: Pen, t: Traits) -> None:
 
 
 def _legs(pen: Pen, t: Traits) -> None:
-    line = darker(coat.ground(t), 0.4)
+    line = darker(t.fur, 0.4)
     for side in (-1, 1):
         pen.shape(ellipse(side * 0.27, 2.05, 0.27, 0.2, 16), coat.paw(t), 0.8)
         pen.stroke(smooth([(side * 0.62, 1.3), (side * 0.56, 1.7), (side * 0.54, 2.1)], closed=False), line, 0.009)

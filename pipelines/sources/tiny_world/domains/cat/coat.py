@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.sources.tiny_world.domains.cat.traits import WHITE, Patch, Traits, unevenness
+from pipelines.sources.tiny_world.domains.cat.traits import WHITE, Patch, Traits
 from pipelines.sources.tiny_world.pen import (
     Color,
     Pen,
@@ -22,11 +22,6 @@ from pipelines.sources.tiny_world.pen import (
 
 Turn = Callable[[Points], Points]
 """Moves points of the face as the head turns."""
-
-
-def ground(t: Traits) -> Color:
-    """The colour under all markings."""
-    return t.fur
 
 
 def marking(t: Traits) -> Color:
@@ -51,11 +46,6 @@ def ruff(t: Traits) -> Color:
     return WHITE if t.white_muzzle else lighter(t.fur, 0.22)
 
 
-def cheek(t: Traits) -> Color:
-    """Of the tufts beside the face."""
-    return t.fur
-
-
 def ear(t: Traits, side: int) -> Color:
     """Of the left (-1) or right ear."""
     if t.coat == "siamese":
@@ -76,9 +66,11 @@ def _patch_color(t: Traits, patch: Patch) -> Color:
 
 
 def _patches(pen: Pen, t: Traits, turn: Turn) -> None:
+    angle = np.arange(12) * (2 * np.pi / 12)
     for i, patch in enumerate(t.patches):
         x, y, r, _ = patch
-        blob = ellipse(0, 0, r, r, 12) * unevenness(12, i * 1.7)[:, None] + (x, y)
+        uneven = 1 + 0.16 * np.sin(2 * angle + 3.4 * i) + 0.12 * np.cos(3 * angle + 5.1 * i)
+        blob = ellipse(0, 0, r, r, 12) * uneven[:, None] + (x, y)
         pen.shape(turn(smooth(blob, steps=3)), _patch_color(t, patch), 0)
 
 

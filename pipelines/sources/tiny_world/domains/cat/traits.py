@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipelines.sources.tiny_world.draws import Draws
-from pipelines.sources.tiny_world.dyes import CLOTH, jitter
+from pipelines.sources.tiny_world.dyes import CLOTH, colored, jitter
 from pipelines.sources.tiny_world.pen import Color, apart
 
 WHITE: Color = (248, 246, 242)
@@ -17,7 +15,8 @@ FURS: dict[str, tuple[Color, float]] = {"black": ((46, 42, 52), 1.3), "grey": ((
     "ginger": ((230, 126, 44), 1.5), "auburn": ((156, 72, 42), 1), "brown": ((122, 82, 54), 1.2),
     "beige": ((206, 180, 148), 0.8)}  # fmt: skip
 SECOND: dict[str, tuple[str, ...]] = {  # the marking colours that stand out from a fur
-    "black": ("ginger", "golden", "auburn"), "grey": ("cream", "ginger", "brown"), "silver": ("grey", "black", "ginger"),
+    "black": ("ginger", "golden", "auburn"), "grey": ("cream", "ginger", "brown"),
+    "silver": ("grey", "black", "ginger"),
     "white": ("black", "grey", "ginger", "brown", "golden"), "cream": ("brown", "grey", "black", "auburn", "ginger"),
     "golden": ("black", "brown", "auburn"), "ginger": ("black", "brown"), "auburn": ("black", "golden"),
     "brown": ("black", "golden", "ginger"), "beige": ("brown", "black", "grey", "auburn"),
@@ -32,8 +31,9 @@ EYES: dict[str, tuple[Color, float]] = {"amber": ((238, 158, 32), 1.3), "gold": 
     "green": ((112, 192, 72), 1.4), "teal": ((48, 184, 168), 0.8), "blue": ((70, 156, 240), 1.2),
     "copper": ((200, 98, 36), 0.9), "odd": ((70, 156, 240), 0.4)}  # fmt: skip
 EARS: dict[str, tuple[float, float, float, float]] = {  # height, half width, where (0 top to 1 side), how round
-    "large pointed": (0.86, 0.37, 0.5, 0.0), "small pointed": (0.52, 0.31, 0.55, 0.0), "tall thin": (1.02, 0.27, 0.38, 0.2),
-    "wide": (0.64, 0.47, 0.62, 0.15), "small round": (0.46, 0.33, 0.58, 0.5), "large round": (0.7, 0.44, 0.58, 0.5),
+    "large pointed": (0.86, 0.37, 0.5, 0.0), "small pointed": (0.52, 0.31, 0.55, 0.0),
+    "tall thin": (1.02, 0.27, 0.38, 0.2), "wide": (0.64, 0.47, 0.62, 0.15), "small round": (0.46, 0.33, 0.58, 0.5),
+    "large round": (0.7, 0.44, 0.58, 0.5),
 }  # fmt: skip
 SHAPES: dict[str, tuple[float, float, float]] = {  # half width, height of the cheeks, half width of the chin
     "round": (0.98, 0.18, 0.52), "wide": (1.1, 0.24, 0.5), "narrow": (0.84, 0.1, 0.36),
@@ -42,7 +42,8 @@ SHAPES: dict[str, tuple[float, float, float]] = {  # half width, height of the c
 NOSES: dict[str, tuple[Color, float]] = {"pink": ((240, 130, 146), 2), "black": ((44, 34, 38), 1),
     "red": ((190, 74, 62), 1)}  # fmt: skip
 TAILS: dict[str, tuple[str, float]] = {
-    "thin": ("a thin tail", 1.2), "fluffy": ("a fluffy tail", 1), "curly": ("a curly tail", 1), "short": ("a short tail", 0.7),
+    "thin": ("a thin tail", 1.2), "fluffy": ("a fluffy tail", 1), "curly": ("a curly tail", 1),
+    "short": ("a short tail", 0.7),
 }  # fmt: skip
 NECKWEAR: dict[str, tuple[str, float]] = {"none": ("", 4), "necklace": ("a {} necklace", 1.6),
     "scarf": ("a {} scarf", 1.1), "tie": ("a {} tie", 0.8)}  # fmt: skip
@@ -98,7 +99,7 @@ class Traits:
         coat = COATS[self.coat][0].format(fur=self.fur_name, second=self.second_name, third=self.third_name)
         if self.long_hair:
             coat = f"fluffy {coat}"
-        worn = NECKWEAR[self.neckwear][0].format(self.cloth_name)
+        worn = colored(NECKWEAR[self.neckwear][0], self.cloth_name)
         extra = (
             "a white chin" if self.bib else "",
             f"{self.ears} ears",
@@ -185,9 +186,3 @@ def _details(draws: Draws, fur: Color) -> dict[str, Any]:
     cloth = draws.choice(seen)
     return {"nose_name": nose, "nose": jitter(NOSES[nose][0], draws, 6), "tail": draws.named(TAILS),
         "neckwear": draws.named(NECKWEAR), "cloth_name": cloth, "cloth": CLOTH[cloth]}  # fmt: skip
-
-
-def unevenness(n: int, turn: float) -> np.ndarray:
-    """(n,) factors on the radius of a patch, so that its rim is not a circle."""
-    angle = np.arange(n) * (2 * np.pi / n) + turn
-    return 1 + 0.16 * np.sin(2 * angle) + 0.12 * np.cos(3 * angle)

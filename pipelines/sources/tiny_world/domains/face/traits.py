@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.sources.tiny_world.draws import Draws
-from pipelines.sources.tiny_world.dyes import CLOTH, jitter
+from pipelines.sources.tiny_world.dyes import CLOTH, colored, jitter
 from pipelines.sources.tiny_world.pen import Color, darker, mix
 
 SKINS: dict[str, Color] = {"pale": (255, 226, 208), "fair": (250, 210, 182), "light": (240, 192, 156),
@@ -101,8 +101,8 @@ class Traits:
 
     def words(self) -> tuple[str, ...]:
         """Attributes that a caption can name, the most telling first."""
-        hair = STYLES[self.hair][0].format(self.hair_color_name)
-        hat = HATS[self.hat][0].format(self.hat_color_name)
+        hair = colored(STYLES[self.hair][0], self.hair_color_name)
+        hat = colored(HATS[self.hat][0], self.hat_color_name)
         if self.hat == "headscarf":
             hair = ""
         named = (hair, GLASSES[self.glasses][0], BEARDS[self.beard][0], hat, EARRINGS[self.earrings][0])
@@ -110,7 +110,7 @@ class Traits:
             "freckles" if self.freckles else "",
             f"{self.eye_name} eyes",
             f"{self.skin_name} skin",
-            f"a {self.shape} face",
+            colored("a {} face", self.shape),
         )
         return tuple(word for word in (*named, *extra) if word)
 
