@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pipelines.sources.tiny_world.draws import Draws
 from pipelines.sources.tiny_world.pen import Color
 
@@ -16,7 +18,6 @@ def jitter(color: Color, draws: Draws, amount: float) -> Color:
     return tuple(min(255, max(0, round(c + draws.uniform(-amount, amount)))) for c in color)  # type: ignore[return-value]
 
 
-def colored(text: str, name: str) -> str:
-    """``a {} cap`` with a colour (or another word) in it, and the right article."""
-    said = text.format(name)
-    return f"an {said[2:]}" if said.startswith("a ") and said[2] in "aeiou" else said
+def colored(text: str, *words: str, **names: str) -> str:
+    """``a {} cap`` with the colour's (or another word's) name in it, and the right article."""
+    return re.sub(r"\ba (?=[aeio])", "an ", text.format(*words, **names))

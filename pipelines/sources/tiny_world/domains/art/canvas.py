@@ -44,7 +44,7 @@ def draw_pose(draws: Draws) -> Pose:
     """A new pose from the stream ``draws``."""
     return Pose(
         motif=draws.choice(tuple(MOTIFS)), x=0.5 + draws.middling(-0.03, 0.03), y=0.5 + draws.middling(-0.03, 0.03),
-        half=(draws.uniform(0.37, 0.405), draws.uniform(0.37, 0.405)), roll=draws.middling(-0.12, 0.12),
+        half=(draws.uniform(0.36, 0.395), draws.uniform(0.36, 0.395)), roll=draws.middling(-0.12, 0.12),
         lean=draws.middling(-0.06, 0.06), frame=draws.choice(_FRAMES) if draws.chance(0.6) else None,
         border=draws.uniform(0.022, 0.036), light=draws.sign() * draws.uniform(0.5, 1.0),
     )  # fmt: skip

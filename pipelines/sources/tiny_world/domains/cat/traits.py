@@ -96,7 +96,7 @@ class Traits:
 
     def words(self) -> tuple[str, ...]:
         """Attributes that a caption can name, the most telling first; the eyes have :meth:`eye_words`."""
-        coat = COATS[self.coat][0].format(fur=self.fur_name, second=self.second_name, third=self.third_name)
+        coat = colored(COATS[self.coat][0], fur=self.fur_name, second=self.second_name, third=self.third_name)
         if self.long_hair:
             coat = f"fluffy {coat}"
         worn = colored(NECKWEAR[self.neckwear][0], self.cloth_name)
