@@ -96,7 +96,7 @@ def _marks(
         sx, sy = width * (middle_u * cos - middle_v * sin), width * (middle_u * sin + middle_v * cos)
     light = 1 + t.tone * tone - relief * across
     # some of the plan itself, so that what is painted stays readable under coarse marks
-    colors = 0.6 * _sample(plan, sx, sy) + 0.4 * plan
+    colors = 0.5 * _sample(plan, sx, sy) + 0.5 * plan
     colors = colors * light[..., None] + (t.tone * 40 * tone)[..., None]
     return np.where(inside[..., None], colors, np.array(t.ground, dtype=np.float32))
 
@@ -110,11 +110,11 @@ def _dots(plan: Floats, t: Traits, draws: Draws) -> Floats:
 
 
 def _dashes(plan: Floats, t: Traits, draws: Draws) -> Floats:
-    return _marks(plan, t, draws, 0.043 * t.mark, 3, _capsule(3, 0.96), 0.3, 0.25, 0.37)
+    return _marks(plan, t, draws, 0.04 * t.mark, 2.7, _capsule(2.7, 0.96), 0.3, 0.25, 0.37)
 
 
 def _swirls(plan: Floats, t: Traits, draws: Draws) -> Floats:
-    return _marks(plan, t, draws, 0.05 * t.mark, 3.2, _capsule(3.2, 0.98), 0.24, 0.25, 0.37, swirl=True)
+    return _marks(plan, t, draws, 0.046 * t.mark, 2.6, _capsule(2.6, 0.98), 0.24, 0.25, 0.37, swirl=True)
 
 
 def _slabs(plan: Floats, t: Traits, draws: Draws) -> Floats:

@@ -130,5 +130,6 @@ def draw_neckwear(pen: Pen, cat: Cat) -> None:
         pen.dots(points((0, 1.24)), 0.009, (120, 80, 20))
     if t.neckwear == "tie":
         for side in (-1, 1):
-            pen.shape(smooth([(0, 1.08), (side * 0.4, 0.86), (side * 0.48, 1.1), (side * 0.4, 1.34)], steps=3), c, 0.8)
-        pen.shape(ellipse(0, 1.1, 0.11, 0.12, 12), darker(c, 0.3), 0.6)
+            bow = [(0, 1.16), (side * 0.46, 0.9), (side * 0.54, 1.18), (side * 0.46, 1.46)]
+            pen.shape(smooth(bow, steps=3), c, 0.8)
+        pen.shape(ellipse(0, 1.17, 0.12, 0.13, 12), darker(c, 0.3), 0.6)
