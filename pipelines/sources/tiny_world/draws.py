@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,10 @@ class Draws:
             if left < 0:
                 return option
         return option
+
+    def named(self, table: Mapping[str, tuple[Any, float]]) -> str:
+        """One name of a table ``name -> (what it is, how likely)``."""
+        return self.weighted({name: weight for name, (_, weight) in table.items()})
 
     def shuffled(self, options: Sequence[T]) -> list[T]:
         """All of ``options`` in a random order."""

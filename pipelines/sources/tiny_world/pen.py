@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageDraw
 
 Points = NDArray[np.float64]
 """(N, 2) x, y."""
@@ -38,6 +39,11 @@ def lighter(color: Color, share: float) -> Color:
 def luminance(color: Color) -> float:
     """Rec. 601 luma, 0 to 1."""
     return (0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]) / 255
+
+
+def apart(a: Color, b: Color) -> float:
+    """How different two colours look: 0 the same, 441 black and white."""
+    return math.dist(a, b)
 
 
 def points(*xy: tuple[float, float]) -> Points:
@@ -142,12 +148,15 @@ class Pen:
 
     @contextmanager
     def inside(self, outline: Points) -> Iterator[Pen]:
-        """A pen with the same coordinates of whose drawing only what lies within ``outline`` is kept."""
-        over = Pen(self.side, self.ink, place=self.place)
-        yield over
-        window = Image.new("L", over.image.size)
-        ImageDraw.Draw(window).polygon(self._pixels(outline), fill=255)
-        self.image.paste(over.image, mask=ImageChops.multiply(window, over.image.getchannel("A")))
+        """A pen with the same coordinates; what it draws outside ``outline`` is lost: markings on fur."""
+        xy = self._pixels(outline)
+        sheet = self.image.copy()
+        yield Pen(self.side, self.ink, sheet, self.place)
+        mask = Image.new("1", self.image.size)
+        ImageDraw.Draw(mask).polygon(xy, fill=1)
+        box = mask.getbbox()
+        if box:
+            self.image.paste(sheet.crop(box), box, mask.crop(box))
 
     def outline(self, outline: Points, fill: Color, edge: float = 1.0) -> None:
         """The outline of a shape of colour ``fill`` alone."""

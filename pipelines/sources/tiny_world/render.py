@@ -18,7 +18,7 @@ from pipelines.sources.tiny_world.scenes import SCENES, paint
 from pipelines.sources.tiny_world.styles import STYLES, SUPERSAMPLING, Layers
 
 VERSION = 2
-"""Raised when any picture changes."""
+"""Raised when any picture or caption changes."""
 
 STYLE_WORDS = {"photo": "a photo of {}", "sketch": "a pencil sketch of {}",
     "painting": "an oil painting of {}", "pixel_art": "pixel art of {}"}  # fmt: skip

@@ -25,7 +25,7 @@ class TinyWorldConfig(SourceConfig):
     """Who is in the world, and in which pictures.
 
     Attributes:
-        domain: kind of concept (``face``), a file or folder under ``tiny_world/domains/``.
+        domain: kind of concept (``face``, ``cat``, ``art``, ``object``), a file or folder of ``domains/``.
         classes: take only identities of these classes of the domain (``[mug, chair]``); all by default. A selection
             leaves every identity's name and pictures as they are, so a training set of some classes and a test set of
             the others have neither a class nor an identity in common.

@@ -8,25 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
 
 from pipelines.sources.tiny_world.domains.face.traits import Traits
 from pipelines.sources.tiny_world.draws import Draws
+from pipelines.sources.tiny_world.figure import Figure, Stance
 from pipelines.sources.tiny_world.hues import HUES
 from pipelines.sources.tiny_world.pen import Color, Pen, Points, darker, ellipse, lighter, mirrored, points, smooth
+from pipelines.sources.tiny_world.shade import Shade
 
 _LEVELS = 1 - np.cos(np.linspace(0, np.pi, 25))
 
 
 @dataclass(frozen=True)
-class Pose:
+class Pose(Stance):
     """What changes from picture to picture.
 
     Attributes:
-        x, y: middle of the face in the frame.
-        scale: frame units per head unit.
-        roll, yaw: radians.
-        pitch: head units that features move down.
         smile: -0.6 (sad) to 1; ``mouth``: 0 closed to 1 wide open.
         lids: factor on how open the eyes are; ``brows``: head units they are raised.
         gaze: of the iris, -1 to 1 each.
@@ -35,12 +33,6 @@ class Pose:
         mood: the word for the expression.
     """
 
-    x: float
-    y: float
-    scale: float
-    roll: float
-    yaw: float
-    pitch: float
     smile: float
     mouth: float
     lids: float
@@ -82,23 +74,12 @@ def _trim(cloth: Color, draws: Draws) -> Color:
     return lighter(cloth, 0.6) if draws.chance(0.5) else darker(cloth, 0.4)
 
 
-class Head:
+class Head(Figure):
     """A person in a pose: everything that is drawn asks it where to go."""
 
     def __init__(self, traits: Traits, pose: Pose) -> None:
+        super().__init__(pose, radius=traits.width * 1.08, neck=0.9)
         self.traits, self.pose = traits, pose
-        cos, sin = np.cos(pose.roll), np.sin(pose.roll)
-        self._turned = np.array([[cos, sin], [-sin, cos]]) * pose.scale
-        self._at = np.array((pose.x, pose.y))
-        self._pivot = np.array((0.0, 0.9))
-
-    def place(self, xy: Points) -> Points:
-        """Head units -> frame units; the head leans about the neck."""
-        return (xy - self._pivot) @ self._turned + self._at + self._pivot * self.pose.scale
-
-    def place_body(self, xy: Points) -> Points:
-        """The same without leaning."""
-        return xy * self.pose.scale + self._at
 
     def half(self, y: Points) -> Points:
         """Half width of the face at height ``y``."""
@@ -113,15 +94,6 @@ class Head:
         x = self.half(y)
         drift = 0.05 * self.pose.yaw * np.clip(y, 0, 1)  # the chin leads when a head turns
         return np.concatenate([np.stack([x + drift, y], 1), np.stack([-x + drift, y], 1)[-2:0:-1]])
-
-    def turn(self, xy: Points, depth: float = 0.0) -> Points:
-        """Move points of the face as on a turned ball; ``depth`` lifts them off it (a nose)."""
-        radius = self.traits.width * 1.08
-        angle = np.arcsin(np.minimum(np.maximum(xy[:, 0] / radius, -0.98), 0.98))
-        out = np.empty_like(xy)
-        out[:, 0] = radius * np.sin(angle + self.pose.yaw * 0.8) + depth * np.sin(self.pose.yaw)
-        out[:, 1] = xy[:, 1] + self.pose.pitch
-        return out
 
 
 def draw_ears(pen: Pen, head: Head) -> None:
@@ -216,23 +188,6 @@ _CLOTHING = {
     "turtleneck": _turtleneck,
     "stripes": _stripes,
 }
-
-
-class Shade:
-    """Soft light and shadow: a grey map where 128 changes nothing, less darkens and more lightens."""
-
-    def __init__(self, side: int) -> None:
-        self.side = side
-        self.image = Image.new("L", (side, side), 128)
-        self._draw = ImageDraw.Draw(self.image)
-
-    def spot(self, outline: Points, level: int) -> None:
-        """A patch in frame units."""
-        self._draw.polygon((outline * self.side).ravel().tolist(), fill=level)
-
-    def soft(self) -> Image.Image:
-        """The map, blurred."""
-        return self.image.filter(ImageFilter.GaussianBlur(self.side / 52))
 
 
 def draw_shade(head: Head, side: int) -> Image.Image:

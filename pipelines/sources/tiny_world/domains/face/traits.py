@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.sources.tiny_world.draws import Draws
-from pipelines.sources.tiny_world.grammar import article
-from pipelines.sources.tiny_world.hues import HUES
+from pipelines.sources.tiny_world.grammar import colored
+from pipelines.sources.tiny_world.hues import HUES, jitter
 from pipelines.sources.tiny_world.pen import Color, darker, mix
 
 SKINS: dict[str, Color] = {"pale": (255, 226, 208), "fair": (250, 210, 182), "light": (240, 192, 156),
@@ -102,8 +102,8 @@ class Traits:
 
     def words(self) -> tuple[str, ...]:
         """Attributes that a caption can name, the most telling first."""
-        hair = STYLES[self.hair][0].format(self.hair_color_name)
-        hat = HATS[self.hat][0].format(self.hat_color_name)
+        hair = colored(STYLES[self.hair][0], self.hair_color_name)
+        hat = colored(HATS[self.hat][0], self.hat_color_name)
         if self.hat == "headscarf":
             hair = ""
         named = (hair, GLASSES[self.glasses][0], BEARDS[self.beard][0], hat, EARRINGS[self.earrings][0])
@@ -111,29 +111,21 @@ class Traits:
             "freckles" if self.freckles else "",
             f"{self.eye_name} eyes",
             f"{self.skin_name} skin",
-            f"a {self.shape} face",
+            colored("a {} face", self.shape),
         )
-        return tuple(article(word[2:]) if word.startswith("a ") else word for word in (*named, *extra) if word)
-
-
-def _weights(table: dict[str, tuple[str, float]]) -> dict[str, float]:
-    return {name: weight for name, (_, weight) in table.items()}
+        return tuple(word for word in (*named, *extra) if word)
 
 
 def draw_traits(draws: Draws) -> Traits:
     """A new person from the stream ``draws``."""
     skin_name = draws.choice(tuple(SKINS))
-    skin = _jitter(SKINS[skin_name], draws, 6)
+    skin = jitter(SKINS[skin_name], draws, 6)
     shape, hair, eyes, middle, details = (
         _shape(draws), _hair_and_hat(draws), _eyes(draws), _middle(draws, skin), _details(draws),
     )  # fmt: skip
     if hair["hair"] in _OVER_EARS or hair["hat"] == "headscarf":
         details["earrings"] = "none"
     return Traits(skin_name=skin_name, skin=skin, **shape, **hair, **eyes, **middle, **details)
-
-
-def _jitter(color: Color, draws: Draws, amount: float) -> Color:
-    return tuple(min(255, max(0, round(c + draws.uniform(-amount, amount)))) for c in color)  # type: ignore[return-value]
 
 
 def _shape(draws: Draws) -> dict[str, Any]:
@@ -146,16 +138,16 @@ def _shape(draws: Draws) -> dict[str, Any]:
 
 
 def _hair_and_hat(draws: Draws) -> dict[str, Any]:
-    hair = draws.weighted(_weights(STYLES))
-    color = draws.weighted({name: weight for name, (_, weight) in HAIR.items()})
-    hat = draws.weighted(_weights(HATS))
+    hair = draws.named(STYLES)
+    color = draws.named(HAIR)
+    hat = draws.named(HATS)
     too_tall = hair in _TALL and hat not in ("none", "headband")
     too_bare = hair in ("bald", "receding", "mohawk") and hat in ("headband", "flower")
     if too_tall or too_bare:
         hat = "none"
     hat_color = draws.choice(tuple(HUES))
     return {
-        "hair": hair, "hair_color_name": color, "hair_color": _jitter(HAIR[color][0], draws, 8),
+        "hair": hair, "hair_color_name": color, "hair_color": jitter(HAIR[color][0], draws, 8),
         "parting": draws.sign(), "volume": draws.uniform(0.75, 1.3),
         "hat": hat, "hat_color_name": hat_color, "hat_color": HUES[hat_color],
     }  # fmt: skip
@@ -163,12 +155,12 @@ def _hair_and_hat(draws: Draws) -> dict[str, Any]:
 
 def _eyes(draws: Draws) -> dict[str, Any]:
     eye = draws.choice(tuple(EYES))
-    return {"eye_name": eye, "iris": _jitter(EYES[eye], draws, 10),
+    return {"eye_name": eye, "iris": jitter(EYES[eye], draws, 10),
         "eye_size": draws.uniform(0.185, 0.24), "eye_open": draws.uniform(0.56, 0.82),
         "eye_gap": draws.uniform(0.42, 0.5), "eye_tilt": draws.uniform(-0.12, 0.22),
         "lashes": draws.chance(0.45), "brow_width": draws.uniform(0.05, 0.115),
         "brow_tilt": draws.uniform(-0.16, 0.14), "brow_arch": draws.uniform(0.01, 0.09),
-        "glasses": draws.weighted(_weights(GLASSES)), "frame": FRAMES[draws.choice(tuple(FRAMES))]}  # fmt: skip
+        "glasses": draws.named(GLASSES), "frame": FRAMES[draws.choice(tuple(FRAMES))]}  # fmt: skip
 
 
 def _middle(draws: Draws, skin: Color) -> dict[str, Any]:
@@ -178,12 +170,12 @@ def _middle(draws: Draws, skin: Color) -> dict[str, Any]:
         "nose_width": draws.uniform(0.85, 1.25), "nose_length": draws.uniform(0.28, 0.38),
         "mouth_width": draws.uniform(0.24, 0.34), "lip": draws.uniform(0.035, 0.085),
         "lip_color": painted if draws.chance(0.3) else natural,
-        "beard": draws.weighted(_weights(BEARDS))}  # fmt: skip
+        "beard": draws.named(BEARDS)}  # fmt: skip
 
 
 def _details(draws: Draws) -> dict[str, Any]:
     mole = (draws.sign() * draws.uniform(0.25, 0.5), draws.uniform(0.3, 0.62))
     return {
-        "earrings": draws.weighted(_weights(EARRINGS)), "freckles": draws.chance(0.16),
+        "earrings": draws.named(EARRINGS), "freckles": draws.chance(0.16),
         "mole": mole if draws.chance(0.14) else None, "blush": draws.uniform(0.05, 0.4),
     }  # fmt: skip

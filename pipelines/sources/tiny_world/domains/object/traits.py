@@ -84,7 +84,6 @@ def phrase(traits: Traits) -> str:
 
 def words(traits: Traits) -> tuple[str, ...]:
     """Attributes that a caption can name, the most telling first."""
-    if traits.pattern == "solid":
-        return tuple(word for word in (traits.kind, traits.color_name, traits.stretch_name) if word)
-    both = f"{traits.color_name} and {traits.second_name}"
-    return tuple(word for word in (traits.kind, traits.color_name, traits.pattern, both, traits.stretch_name) if word)
+    marked = traits.pattern != "solid"
+    of_pattern = (traits.pattern, f"some {traits.second_name}") if marked else ()
+    return tuple(word for word in (traits.kind, traits.color_name, *of_pattern, traits.stretch_name) if word)
