@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -120,5 +120,13 @@ def _fields_at(cls: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str
     model: Any = cls
     for part in path:
         info = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = getattr(info, "annotation", None)
+        # a mapping's keys are free: its own type stands for each of its values
+        model = getattr(info, "annotation", None) if info else _value_model(model)
     return list(getattr(model, "model_fields", {}))
+
+
+def _value_model(annotation: Any) -> Any:
+    """The model among the type arguments of ``dict[str, Model | None]``, at any depth."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _value_model(a)) is not None), None)

@@ -37,7 +37,10 @@ def parser(command: str) -> argparse.ArgumentParser:
     module = _module(command)
     out = argparse.ArgumentParser(prog=f"python -m jobs {command}", description=module.HELP)
     common = out.add_argument_group("common")
-    common.add_argument("--recipe", default="tiny", metavar="NAME|PATH|URI", help="the run's recipe (default: tiny)")
+    recipe = getattr(module, "RECIPE", "tiny")
+    common.add_argument(
+        "--recipe", default=recipe, metavar="NAME|PATH|URI", help=f"the run's recipe (default: {recipe})"
+    )
     common.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override one value; repeatable")
     common.add_argument("--out", metavar="URI", help="where results go: local, s3:// or any fsspec URI")
     common.add_argument("--json", action="store_true", help="the last line printed is one JSON summary")

@@ -29,6 +29,7 @@ from jobs._sections import (
     ShardsConfig,
     WorkersConfig,
 )
+from jobs._tiny_stack.config import StackConfig
 from pipelines.sources import SOURCES, Source, SourceConfig
 from pipelines.stages import STAGES, Stage, StageConfig
 
@@ -47,6 +48,8 @@ _PLAIN: dict[str, type[Config]] = {
 _NAMED: dict[str, Registry[Any]] = {"source": SOURCES, "method": METHODS}
 _MANY: dict[str, Registry[Any]] = {"stages": STAGES, "metrics": METRICS}
 _OPTIONAL = {"shards", "workers", "personalize", "evaluate", "ray", "mlflow"}
+_SELDOM: dict[str, type[Config]] = {"stack": StackConfig}
+"""Sections that most recipes do not have; absent ones are None and enter no hash."""
 _PLACES = {"ray", "mlflow", "workers"}
 """Sections that say where a run happens, not what it computes: they do not enter :attr:`Recipe.hash`."""
 
@@ -71,6 +74,7 @@ class Recipe:
     evaluate: EvaluateConfig
     ray: RayConfig
     mlflow: MlflowConfig
+    stack: StackConfig | None = None
 
     @property
     def models(self) -> Models:
@@ -79,7 +83,8 @@ class Recipe:
 
     def dump(self) -> dict[str, Any]:
         """The whole recipe as plain JSON types."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        sections = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: _plain(value) for name, value in sections.items() if name not in _SELDOM or value is not None}
 
     @cached_property
     def hash(self) -> str:
@@ -146,6 +151,8 @@ def load(which: str, assignments: Sequence[str] = ()) -> Recipe:
         if key not in tree and key not in _OPTIONAL:
             raise UsageError(f"recipe '{which}' has no section '{key}'")
         sections[key] = validate(cls, tree.get(key) or {}, key)
+    for key, cls in _SELDOM.items():
+        sections[key] = None if tree.get(key) is None else validate(cls, tree[key], key)
     for key, registry in _NAMED.items():
         sections[key] = _named(tree, key, registry)
     for key, registry in _MANY.items():
@@ -194,7 +201,7 @@ def _switch(tree: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_sections(tree: Mapping[str, Any]) -> None:
-    known = {"name", "seed", *_PLAIN, *_NAMED, *_MANY}
+    known = {"name", "seed", *_PLAIN, *_SELDOM, *_NAMED, *_MANY}
     for key, value in tree.items():
         if key not in known:
             raise UsageError(f"unknown key '{key}' in the recipe{nearest(key, known)}")

@@ -1,0 +1,128 @@
+"""The parts in their order: what of a run is finished, and training what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from e4t_core.errors import UsageError, nearest
+from jobs._tiny_stack.clip import ClipPart
+from jobs._tiny_stack.diffusion import DiffusionPart
+from jobs._tiny_stack.files import CONFIGS
+from jobs._tiny_stack.identity import IdentityPart
+from jobs._tiny_stack.part import Part
+from jobs._tiny_stack.pictures import draw_pool
+from jobs._tiny_stack.settings import require_same
+from jobs._tiny_stack.stopping import StopRequest, stop_on_signal
+from jobs._tiny_stack.training import CHECKPOINT, Outcome, exported, mixing_hint, opened, read_checkpoint, train
+from jobs._tiny_stack.vae import VaePart
+from jobs._tiny_stack.work import Work
+
+PARTS: dict[str, type[Part]] = {part.name: part for part in (VaePart, ClipPart, IdentityPart, DiffusionPart)}
+PICTURES = "pictures"
+DONE = "done.json"
+
+
+def chosen(only: str | None) -> tuple[str, ...]:
+    """Parts of ``--only a,b``, in their own order; all without it.
+
+    Raises:
+        UsageError: no such part.
+    """
+    known = (PICTURES, *PARTS)
+    asked = [word.strip() for word in only.split(",")] if only else list(known)
+    for word in asked:
+        if word not in known:
+            raise UsageError(f"--only {only}: no part is called '{word}'{nearest(word, known)}")
+    return tuple(name for name in known if name in asked)
+
+
+def run_parts(work: Work, only: Sequence[str]) -> None:
+    """Train what is not finished, each part from its checkpoint.
+
+    Raises:
+        UsageError: something there is of another recipe. Stopped: a signal came.
+    """
+    torch.set_num_threads(work.stack.run.threads)
+    work.trained.root.mkdir(parents=True, exist_ok=True)
+    work.trained.prepare(work.stack.base, work.stack.clip_base)
+    draw_pool(work.job, work.stack, work.pictures)
+    with stop_on_signal(work.job.say) as stop:
+        for name in only:
+            if name in PARTS:
+                _run_part(work, PARTS[name](work), stop)
+
+
+def _run_part(work: Work, part: Part, stop: StopRequest) -> None:
+    if part.name == "diffusion":
+        _require_vae(work)
+    done = finished(work, part.name)
+    if done is not None:
+        if "taken" not in done:
+            require_same(done["settings"], part.settings(), f"the finished {part.name} is", mixing_hint(work.out))
+        work.job.say(f"{part.name}: finished at step {done['step']}")
+        return
+    outcome = train(part, stop)
+    record(work, part, outcome)
+    work.job.say(f"{part.name}: finished, {outcome.facts}")
+
+
+def record(work: Work, part: Part, outcome: Outcome) -> None:
+    """Say that a part is finished, and keep its curve."""
+    line = {"settings": part.settings(), "step": outcome.step, "steps": outcome.steps, "facts": outcome.facts}
+    _write_done(work, part.name, {**line, "history": outcome.history})
+
+
+def finished(work: Work, name: str) -> dict[str, Any] | None:
+    """What :func:`record` wrote, if the part's weights are there too."""
+    path = work.part(name) / DONE
+    if not path.exists() or not work.trained.has(name):
+        return None
+    return dict(json.loads(path.read_text()))
+
+
+def progress(work: Work) -> dict[str, dict[str, Any]]:
+    """Part -> ``step``, ``steps`` and ``history``, from its end or its checkpoint; parts not begun are left out."""
+    out = {}
+    for name in PARTS:
+        done, path = finished(work, name), work.part(name) / CHECKPOINT
+        if done is None and path.exists():
+            state = read_checkpoint(path)
+            steps = state["settings"]["stack"][name]["steps"]
+            done = {"step": state["step"], "steps": steps, "history": state["history"]}
+        if done is not None:
+            out[name] = {key: done[key] for key in ("step", "steps", "history")}
+    return out
+
+
+def export_unfinished(work: Work) -> None:
+    """Write the averaged weights of parts that have a checkpoint but no end."""
+    for name, cls in PARTS.items():
+        if finished(work, name) is None and (work.part(name) / CHECKPOINT).exists():
+            outcome = exported(opened(cls(work)))
+            work.job.say(f"{name}: the weights of step {outcome.step} of {outcome.steps}")
+
+
+def _require_vae(work: Work) -> None:
+    """The diffusion model lives in a finished autoencoder's latents: this run's, or the one to begin from."""
+    if finished(work, "vae") is not None:
+        return
+    if work.init is None or not work.init.has("vae"):
+        raise UsageError("diffusion needs a finished autoencoder: train `vae` first, or give --init with one")
+    for path in (work.init.weights("vae"), work.init.root / CONFIGS["vae"]):
+        shutil.copyfile(path, work.trained.root / path.relative_to(work.init.root))
+    _write_done(work, "vae", {"taken": work.init.hash("vae"), "step": 0, "steps": 0, "facts": {}, "history": []})
+    work.job.say(f"vae: taken as it is from {work.init.root}")
+
+
+def _write_done(work: Work, name: str, content: dict[str, Any]) -> None:
+    folder = work.part(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "done.partial"
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, folder / DONE)
