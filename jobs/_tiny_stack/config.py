@@ -38,7 +38,7 @@ class DomainConfig(Config):
     Attributes:
         identities, images_per_identity: how many; styles and scenes go round within each identity.
         share: how often its pictures are drawn in training, relative to the other domains.
-        class_words: what a sentence can call it (``a person``); by default the noun of its own phrase.
+        class_words: what a sentence can call it (``a person``); by default the class of each identity.
     """
 
     identities: Count

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from jobs._job import Job
 from jobs._tiny_stack.config import PicturesConfig, StackConfig
 from jobs._tiny_stack.settings import require_same
-from jobs._tiny_stack.words import class_of, phrase_of
+from jobs._tiny_stack.words import phrase_of
 from pipelines.sources.tiny_world import VERSION, TinyWorld, TinyWorldConfig, render
+from pipelines.sources.tiny_world.grammar import article
 
 PIXELS, LABELS, ABOUT = "pixels.npy", "labels.parquet", "pictures.json"
 _CHUNK = 256
@@ -29,9 +30,10 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Spot:
-    """The coordinates of one picture."""
+    """The coordinates of one picture; ``kind`` is its identity's class."""
 
     domain: str
+    kind: str
     identity: int
     pose: int
     style: str
@@ -55,7 +57,8 @@ def spots(domain: str, config: PicturesConfig, identities: int, images: int, spl
     for item in TinyWorld(source).items():
         identity, pose = map(int, item.id.split("/")[-2:])
         style, scene = item.labels["style"], item.labels["scene"]
-        yield Spot(domain, identity, pose, style, scene, split, config.seed, config.size)
+        kind = item.labels["class"]
+        yield Spot(domain, kind, identity, pose, style, scene, split, config.seed, config.size)
 
 
 def draw(spot: Spot) -> tuple[np.ndarray, dict[str, Any]]:
@@ -63,7 +66,6 @@ def draw(spot: Spot) -> tuple[np.ndarray, dict[str, Any]]:
     picture = render(
         spot.domain, spot.identity, spot.style, spot.scene, spot.pose, split=spot.split, seed=spot.seed, size=spot.size
     )
-    phrase = phrase_of(picture.caption, picture.template)
     return picture.rgb, {
         "domain": spot.domain,
         "identity": spot.identity,
@@ -71,8 +73,8 @@ def draw(spot: Spot) -> tuple[np.ndarray, dict[str, Any]]:
         "scene": spot.scene,
         "split": spot.split,
         "caption": picture.caption,
-        "phrase": phrase,
-        "class": class_of(phrase),
+        "phrase": phrase_of(picture.caption, picture.template),
+        "class": article(spot.kind),
         "attributes": list(picture.attributes),
     }
 

@@ -51,12 +51,6 @@ def phrase_of(caption: str, sentence: str) -> str:
     return subject.split(after or ", ")[0]
 
 
-def class_of(phrase: str) -> str:
-    """``a mug`` of ``an orange striped mug with ...``."""
-    noun = phrase.split(" with ")[0].split()[-1]
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
 def style_alone(style: str) -> str:
     """``a pencil sketch``."""
     return STYLE_WORDS[style].removesuffix(" of {}")
