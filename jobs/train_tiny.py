@@ -28,8 +28,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(job: Job) -> dict[str, Any]:
     """Train what is missing, then measure; with ``--evaluate`` or ``--install`` only that."""
     stack, out = _stack(job), _folder(job)
-    from jobs._tiny_stack.order import chosen, run_parts  # torch and diffusers: not for --help
+    from jobs._tiny_stack.check import check  # torch and diffusers: not for --help
+    from jobs._tiny_stack.order import chosen, run_parts
 
+    check(stack)
     only = chosen(job.args.only)
     work = _work(job, stack, out)
     if job.dry_run:

@@ -178,8 +178,8 @@ class StackEvaluationConfig(Config):
     """What is measured, all on the test split.
 
     Attributes:
-        identities: of the identity network's domain; half of each one's ``images_per_identity`` are photos.
-        images_per_identity: pictures of each.
+        identities: of the identity network's domain.
+        images_per_identity: pictures of each, through all styles and scenes.
         pictures: pictures of each domain that CLIP names and the autoencoder reconstructs.
         generated: images drawn from prompts, over all domains, styles and scenes.
         steps, guidance: of the sampler (DPM-Solver++).

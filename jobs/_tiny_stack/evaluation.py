@@ -42,7 +42,7 @@ def evaluate(work: Work) -> dict[str, Any]:
     export_unfinished(work)
     stack = work.trained if any(map(work.trained.has, NETWORKS)) else bundled()
     parts = [name for name in NETWORKS if stack.has(name)]
-    if "identity" in parts and len(parts) == 1 and stack.root == bundled().root:
+    if not parts:
         raise UsageError("neither --out nor the package has trained weights: run train-tiny without --evaluate first")
     work.job.say(f"evaluate: {', '.join(parts)} of {stack.root}")
     found: dict[str, Any] = {}

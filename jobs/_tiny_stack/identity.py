@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from e4t_core.errors import UsageError, UserError, nearest
+from e4t_core.errors import UserError
 from jobs._tiny_stack.config import IdentityTrainingConfig
 from jobs._tiny_stack.files import StackFolder
 from jobs._tiny_stack.identity_net import IdentityNet
@@ -41,10 +41,7 @@ class IdentityPart(Part):
     @cached_property
     def _rows(self) -> list[Rows]:
         """Rows of each identity."""
-        domain, known = self.config.domain, self.work.pool.identities
-        if domain not in known:
-            raise UsageError(f"stack.identity.domain: no pictures of '{domain}'{nearest(domain, known)}")
-        return list(known[domain].values())
+        return list(self.work.pool.identities[self.config.domain].values())
 
     def build(self) -> nn.Module:
         net = IdentityNet(self.config.channels, self.config.width, self.work.stack.pictures.size)

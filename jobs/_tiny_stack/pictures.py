@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from e4t_core.config import validate
 from jobs._job import Job
 from jobs._tiny_stack.config import PicturesConfig, StackConfig
 from jobs._tiny_stack.settings import require_same
@@ -44,21 +45,33 @@ class Spot:
 
 
 def spots(domain: str, config: PicturesConfig, identities: int, images: int, split: str) -> Iterator[Spot]:
-    """Pictures of a domain in the order of the source, which leads each identity through all styles and scenes."""
-    source = TinyWorldConfig(
-        name="tiny_world",
-        domain=domain,
-        split=split,  # type: ignore[arg-type]
-        identities=identities,
-        images_per_identity=images,
-        seed=config.seed,
-        image_size=config.size,
-    )
+    """Pictures of a domain in the order of the source, which leads each identity through all styles and scenes.
+
+    Raises:
+        UsageError: no such domain.
+    """
+    fields = {
+        "name": "tiny_world",
+        "domain": domain,
+        "split": split,
+        "identities": identities,
+        "images_per_identity": images,
+        "seed": config.seed,
+        "image_size": config.size,
+    }
+    source = validate(TinyWorldConfig, fields, f"stack.pictures.domains.{domain}")
     for item in TinyWorld(source).items():
         identity, pose = map(int, item.id.split("/")[-2:])
         style, scene = item.labels["style"], item.labels["scene"]
         kind = item.labels["class"]
         yield Spot(domain, kind, identity, pose, style, scene, split, config.seed, config.size)
+
+
+def train_spots(config: PicturesConfig) -> Iterator[Spot]:
+    """Every training picture of the recipe, domain by domain."""
+    for name, domain in config.domains.items():
+        if domain is not None:
+            yield from spots(name, config, domain.identities, domain.images_per_identity, "train")
 
 
 def draw(spot: Spot) -> tuple[np.ndarray, dict[str, Any]]:
@@ -97,9 +110,8 @@ def draw_pool(job: Job, stack: StackConfig, folder: Path) -> None:
     """
     if _finished(folder, stack.pictures):
         return
+    plan = list(train_spots(stack.pictures))
     folder.mkdir(parents=True, exist_ok=True)
-    plan = [s for name, d in stack.pictures.domains.items() if d
-            for s in spots(name, stack.pictures, d.identities, d.images_per_identity, "train")]  # fmt: skip
     _write(folder / ABOUT, json.dumps({"settings": about(stack.pictures), "pictures": len(plan), "finished": False}))
     _allocate(folder / PIXELS, len(plan), stack.pictures.size)
     chunks = [range(i, min(i + _CHUNK, len(plan))) for i in range(0, len(plan), _CHUNK)]

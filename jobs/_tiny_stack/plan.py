@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from jobs._tiny_stack.order import PARTS, PICTURES, finished, progress
-from jobs._tiny_stack.pictures import about
+from jobs._tiny_stack.pictures import train_spots
 from jobs._tiny_stack.work import Work
 
 
 def plan(work: Work, only: Sequence[str]) -> dict[str, Any]:
     """Pictures and steps of every chosen part, and what is done; writes nothing."""
-    domains = about(work.stack.pictures)["domains"]
-    pictures = {name: d["identities"] * d["images_per_identity"] for name, d in domains.items()}
+    pictures = dict(Counter(spot.domain for spot in train_spots(work.stack.pictures)))
     begun = progress(work)
     parts = {}
     for name in (n for n in only if n in PARTS):
