@@ -13,7 +13,7 @@ import ray
 from e4t_core.errors import UsageError
 from jobs._sections import RayConfig
 
-_PASSED_ON = ("AWS_", "MLFLOW_", "E4T_", "OMP_", "HF_", "NO_PROXY")
+_PASSED_ON = ("AWS_", "MLFLOW_", "E4T_", "OMP_", "GOMP_", "HF_", "NO_PROXY")
 _OBJECT_STORE_BYTES = 256 << 20
 """Rows carry descriptions, never images: a local object store can be small."""
 
@@ -22,8 +22,7 @@ def environment() -> dict[str, str]:
     """Variables that workers on other nodes need: storage, tracking and thread settings."""
     passed = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
     quiet = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    # Threads that wait for others sleep instead of spinning: workers share cores, and spinning ones collapse.
-    return quiet | {"OMP_WAIT_POLICY": "PASSIVE"} | passed
+    return quiet | passed
 
 
 @contextmanager

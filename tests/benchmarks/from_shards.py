@@ -21,7 +21,7 @@ from tests.benchmarks.measure import Figure, interleaved, peak_memory, ratio
 from tests.benchmarks.quarter_stack import quarter_stack
 from tests.benchmarks.tiny_data import Stream, tiny_recipe, tiny_shards
 
-THREADS, BATCH = 2, 4
+THREADS, BATCH = 2, 8
 
 
 class Online(Stream):
@@ -41,7 +41,7 @@ class Online(Stream):
 
 def run(quick: bool) -> list[Figure]:
     """Both ways in turns, the same number of steps."""
-    steps, rounds = (3, 1) if quick else (6, 3)
+    steps, rounds = (2, 1) if quick else (4, 3)
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as temp:
         recipe = tiny_recipe(

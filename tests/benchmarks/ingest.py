@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -59,13 +58,11 @@ def _ours(folder: Path, out: Path, cores: int, shard: int) -> float:
         ],
     )
     stages = [s for s in recipe.build_stages() if s.name == "ingest"]
-    start = time.perf_counter()
     summary = executor.preprocess(
         Store(out), recipe.build_source(), stages, samples_per_shard=shard, recipe=recipe.dump()
     )
-    taken = time.perf_counter() - start
     assert summary.quarantined == 0
-    return taken
+    return summary.stages["ingest"].seconds  # processes are up before the clock starts, as in the bare loop
 
 
 def run(quick: bool) -> list[Figure]:
