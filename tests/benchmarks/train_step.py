@@ -22,7 +22,7 @@ from pipelines.loader import ShardDataset, ShardLoader
 from tests.benchmarks.measure import Figure, peak_memory, ratio
 from tests.benchmarks.tiny_data import Stream, tiny_recipe, tiny_shards
 
-THREADS = 2
+THREADS = 1  # the other core is for Ray's own processes, which is not what is measured
 LOG_EVERY = 5
 SETTINGS = (f"train.log_every={LOG_EVERY}", "train.checkpoint_every=100000", f"workers.threads={THREADS}")
 
