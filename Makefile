@@ -9,11 +9,12 @@ SET ?=
 
 setup: .venv/.ready
 
-# uv reads requirements.lock with its hashes; it comes from pip inside the environment itself.
+# uv reads requirements.lock with its hashes; it comes from pip inside the environment itself. Bytecode is compiled once,
+# here: every worker process imports torch and diffusers, and where Python may not write it they would compile them anew.
 .venv/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check "uv==0.13.8"
-	$(PY) -m uv pip install --quiet --python $(PY) --require-hashes -r requirements.lock
+	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements.lock
 	$(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	touch .venv/.ready
 
