@@ -12,9 +12,12 @@ from pipelines import executor
 from pipelines.loader import ShardLoader
 
 
+TINY = ("source.identities=32", "source.images_per_identity=4")
+
+
 def tiny_recipe(*more: str) -> Recipe:
     """The tiny recipe, cut down; ``more`` are ``a.b=c`` overrides."""
-    return load("tiny", ["source.identities=32", "source.images_per_identity=4", *more])
+    return load("tiny", [*TINY, *more])
 
 
 def tiny_shards(folder: Path, recipe: Recipe) -> Store:
