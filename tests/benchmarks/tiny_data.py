@@ -11,7 +11,6 @@ from jobs._recipe import Recipe, load
 from pipelines import executor
 from pipelines.loader import ShardLoader
 
-
 TINY = ("source.identities=32", "source.images_per_identity=4")
 
 
