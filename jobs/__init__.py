@@ -2,7 +2,8 @@
 
 import os
 
-# A torch thread that waits for the others spins first. Long spinning on shared cores makes everybody wait (20 times
-# slower when they are full); no spinning costs half again as much on idle ones. A short spin costs 3 %. OpenMP reads
-# this when torch is loaded, so it is set before anything here imports torch; Ray's workers get it too.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# A torch thread that waits for the others spins first. A long spin more than doubles a step where two processes share
+# the cores, no spin makes it slower where they are idle; a short one stays near the best of both
+# (`python -m tests.benchmarks.spinning`). OpenMP reads it when torch is loaded, so it is set before anything here
+# imports torch; Ray's workers get it too.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -128,9 +128,13 @@ def people(split: str, n: int, seed: int = 0) -> list[traits.Traits]:
 
 
 def digest() -> str:
-    """Of every domain's pictures in every style and scene."""
-    cases = [(i, style, scene) for i, (style, scene) in enumerate(zip([*STYLES] * 5, [*SCENES] * 4, strict=True))]
-    pictures = [render(domain, i, style, scene, i) for domain in DOMAINS.names() for i, style, scene in cases]
+    """Of every domain's classes, in every style and scene."""
+    styles, scenes = [*STYLES], [*SCENES]
+    pictures = [
+        render(domain, i, styles[i % len(styles)], scenes[i % len(scenes)], i)
+        for domain in DOMAINS.names()
+        for i in range(max(len(styles) * len(scenes), len(DOMAINS.get(domain).classes)))
+    ]
     return hashlib.sha256(
         b"".join(p.rgb.tobytes() + p.mask.tobytes() + p.caption.encode() for p in pictures)
     ).hexdigest()
