@@ -24,6 +24,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from e4t_core.bundled import SCHEME, bundled_folder
 from e4t_core.errors import DataError, StorageError
 
 _ASIDE = ".tmp-"
@@ -45,13 +46,13 @@ class Store:
 
     Args:
         uri: a local path, ``file://``, ``s3://bucket/prefix`` or any fsspec URL. S3 endpoint and keys come from
-            the usual ``AWS_*`` environment variables.
+            the usual ``AWS_*`` environment variables. ``bundled:NAME`` is what ships with the package, on any machine.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         self.uri = os.fspath(uri).rstrip("/") or "/"
         try:
-            self.fs, root = fsspec.core.url_to_fs(self.uri)
+            self.fs, root = fsspec.core.url_to_fs(_located(self.uri))
         except (ImportError, ValueError) as error:
             raise StorageError(
                 f"cannot open '{uri}': {error}; use a local path, s3://bucket/prefix or another fsspec URL"
@@ -259,6 +260,10 @@ class Store:
             raise StorageError(f"cannot {action} {self.url(key)}: there is no such bucket; create it first") from error
         except self._refusals as error:
             raise StorageError(f"cannot {action} {self.url(key)}: {_reason(error)}") from error
+
+
+def _located(uri: str) -> str:
+    return str(bundled_folder(uri)) if uri.startswith(SCHEME) else uri
 
 
 def _library_errors(fs: Any) -> tuple[type[Exception], ...]:

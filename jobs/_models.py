@@ -13,6 +13,7 @@ from torch import nn
 
 from e4t_core.backbones import load_backbone
 from e4t_core.backbones.base import Backbone
+from e4t_core.bundled import SCHEME
 from e4t_core.errors import UsageError
 from e4t_core.methods.base import Method
 from e4t_core.record import fingerprint
@@ -31,7 +32,7 @@ _MODEL_COLUMNS = ("clip", "latent")
 def absolute(uri: str) -> str:
     """``uri`` as a worker in another working directory must be given it."""
     store = Store(uri)
-    return store.root if store.local else store.uri
+    return store.root if store.local and not uri.startswith(SCHEME) else store.uri
 
 
 def open_shards(recipe: Recipe, uri: str, columns: Sequence[str], version: int | None = None) -> ShardDataset:

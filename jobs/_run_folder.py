@@ -25,6 +25,8 @@ from e4t_core.storage import Store
 from e4t_core.training import TrainState, load_state, save_module, save_state
 
 MODULE, RECORD, METRICS, RUN = "module.safetensors", "record.json", "metrics.jsonl", "run.json"
+INIT = "init_sha256"
+"""Record input: the module that the run began from."""
 DECISIVE = ("seed", "backbone", "clip", "method", "train")
 """Recipe sections that decide what pre-training computes, given the shards."""
 _LATER = "personalize"
@@ -171,6 +173,17 @@ class RunFolder:
     def _sha256(self, key: str) -> str:
         with self.store.open(key) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def init_inputs(init_from: str | None) -> dict[str, str]:
+    """Record inputs of a run that begins from another's module.
+
+    Raises:
+        DataError: there is no finished run.
+    """
+    if init_from is None:
+        return {}
+    return {INIT: str(RunFolder(Store(init_from)).trained().facts["sha256"])}
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -20,12 +20,12 @@ from e4t_core.backbones.base import Backbone
 from e4t_core.methods.base import Method
 from e4t_core.record import Record
 from e4t_core.storage import Store
-from e4t_core.training import TrainState, train
+from e4t_core.training import TrainState, load_module, train
 from jobs._board import Board
 from jobs._lineage import public
-from jobs._models import clip_dims, peak_memory
+from jobs._models import absolute, clip_dims, peak_memory
 from jobs._recipe import Recipe
-from jobs._run_folder import Data, RunFolder
+from jobs._run_folder import MODULE, Data, RunFolder, init_inputs
 from pipelines.loader import ShardDataset, ShardLoader
 
 _TICK_S = 1.0
@@ -64,6 +64,8 @@ class _Worker:
         dataset = ShardDataset.open(task.data.uri, task.data.version)
         self.module: nn.Module = self.method.build(self.backbone, clip_dims(dataset))
         self.record = _record(task, self.backbone)
+        if recipe.train.init_from is not None:
+            load_module(Store(absolute(recipe.train.init_from)), MODULE, self.module)
         loader = ShardLoader(dataset, self.method.columns, recipe.train.batch_size, recipe.seed, rank, world)
         self.batches = _Batches(loader, recipe.train.grad_accum, self._tick)
         self.curve: list[dict[str, Any]] = []
@@ -177,6 +179,7 @@ def _record(task: Task, backbone: Backbone) -> Record:
         "shards": f"{task.data.uri}#{task.data.version}",
         "shards_fingerprint": task.data.fingerprint,
         **{f"backbone.{part}": content for part, content in backbone.identity().items()},
+        **init_inputs(recipe.train.init_from),
     }
     return Record("checkpoint", public(recipe.dump()), recipe.hash, inputs)
 

@@ -18,7 +18,7 @@ from jobs._lineage import lineage, public
 from jobs._models import absolute, clip_dims, describe, open_shards
 from jobs._pool import announce_resources
 from jobs._recipe import Recipe
-from jobs._run_folder import MODULE, RECORD, Data, RunFolder
+from jobs._run_folder import MODULE, RECORD, Data, RunFolder, init_inputs
 from jobs._tracking import Run, Tracker
 from pipelines.loader import ShardDataset
 
@@ -35,6 +35,7 @@ def run(job: Job) -> dict[str, Any]:
     recipe, method = job.recipe, job.recipe.build_method()
     if not method.pretrains:
         raise UsageError(f"method '{method.name}' needs no pre-training; run personalize without --checkpoint")
+    init_inputs(recipe.train.init_from)  # a wrong one is told before anything starts
     folder = RunFolder(Store(absolute(job.out)))
     dataset, data = _shards(job, folder, method.columns)
     if job.dry_run:

@@ -16,6 +16,8 @@ class TrainConfig(Config):
     """How a method's module is pre-trained.
 
     Attributes:
+        init_from: the ``--out`` of an earlier pre-training whose module is the start, its URI, or ``bundled:NAME``;
+            None starts with a new one. Optimizer and schedule begin anew.
         steps: optimizer steps.
         batch_size: samples per worker and micro-batch.
         base_lr: AdamW's learning rate before scaling.
@@ -31,6 +33,7 @@ class TrainConfig(Config):
         log_every: steps between log lines; the first and last step are always logged.
     """
 
+    init_from: str | None = None
     steps: Count
     batch_size: Count = 16
     base_lr: Annotated[float, Field(gt=0)] = 1e-6

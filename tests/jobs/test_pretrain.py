@@ -219,6 +219,26 @@ def test_an_unfinished_run_is_no_checkpoint(pretrained: dict[str, Any], tmp_path
         RunFolder(Store(tmp_path / "empty")).trained()
 
 
+def test_begins_from_the_module_of_an_earlier_run(
+    pretrained: dict[str, Any], shards: str, tracking: str, tmp_path: Path
+) -> None:
+    sets = (f"mlflow.uri={tracking}", "train.steps=1", "train.base_lr=1e-12", f"train.init_from={pretrained['out']}")
+    made = start("pretrain", "--shards", shards, "--out", str(tmp_path / "more"), sets=sets)
+    there, here = module(pretrained["out"]), module(made["out"])
+    for name, tensor in there.items():
+        torch.testing.assert_close(here[name], tensor, rtol=0, atol=1e-9)
+    inputs = json.loads((tmp_path / "more" / "record.json").read_text())["inputs"]
+    assert inputs["init_sha256"] == pretrained["sha256"]
+
+
+def test_a_start_that_is_no_finished_run_is_refused(shards: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no finished pre-training"):
+        start("pretrain", "--shards", shards, "--out", str(tmp_path / "a"), sets=(f"train.init_from={tmp_path}",))
+    with pytest.raises(UsageError, match="nothing bundled is called 'e4t_fase'"):
+        start("pretrain", "--shards", shards, "--out", str(tmp_path / "a"), sets=("train.init_from=bundled:e4t_fase",))
+    assert not (tmp_path / "a").exists()
+
+
 def test_differences_name_every_leaf() -> None:
     old = decisive(_recipe.load("tiny").dump())
     new = decisive(_recipe.load("tiny", ["seed=3", "train.precision=bf16", "method.personalize.steps=1"]).dump())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from e4t_core.errors import StorageError
+from e4t_core.errors import StorageError, UsageError
 from e4t_core.storage import Store
 
 
@@ -225,3 +225,11 @@ def test_create_tries_again_after_409(moto_s3: Callable[[], str], monkeypatch: p
     monkeypatch.setattr(store.fs, "pipe_file", _Refusing(conflict))
     with pytest.raises(StorageError, match="ConditionalRequestConflict"):
         store.create("k", b"")
+
+
+def test_what_ships_with_the_package_is_a_store() -> None:
+    shipped = Store("bundled:tiny")
+    assert shipped.uri == "bundled:tiny"
+    assert (shipped / "unet").read("config.json") == shipped.read("unet/config.json")
+    with pytest.raises(UsageError, match="did you mean 'tiny'"):
+        Store("bundled:tinny")
