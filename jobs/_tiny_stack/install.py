@@ -103,6 +103,7 @@ def card(work: Work, stack: StackFolder) -> str:
         seed=work.seed,
         stack=work.stack,
         parts=_parts(work),
+        missing=[name for name in PARTS if name not in progress(work)],
         sizes=_sizes(stack),
         total=sum(size for _, size, _ in _sizes(stack)),
         figures=measured,

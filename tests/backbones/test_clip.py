@@ -206,7 +206,7 @@ def test_pickled_weights_are_not_read(clip: ClipModel, clip_folder: Path, tmp_pa
     [
         ("/nowhere", "no model folder '/nowhere'"),
         ("bundled:clip_tin", "did you mean 'clip_tiny'"),
-        ("bundled:clip_tiny", "set random_seed"),
+        ("bundled:clip_vit_h_14", "set random_seed"),
         ("bundled:tiny", "has no open_clip_config.json"),
     ],
 )

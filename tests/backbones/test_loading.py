@@ -138,7 +138,7 @@ def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("/nowhere/at/all", "no model folder '/nowhere/at/all'"),
         ("bundled:tinny", "did you mean 'tiny'"),
-        ("bundled:tiny", "random_seed"),
+        ("bundled:sd15", "random_seed"),
         ("memory://loading/empty", "holds none of"),
     ],
 )
