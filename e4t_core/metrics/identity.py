@@ -82,9 +82,6 @@ class IdentitySimilarity(Metric):
         with model_file(self.config.path) as file, file.open("rb") as data:
             return hashlib.file_digest(data, "sha256").hexdigest()
 
-    def untrained(self) -> bool:
-        return self.config.path == "bundled:identity_tiny"
-
     def __call__(self, generated_B3HW: Tensor, references_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
         generated_BE = self.embed(generated_B3HW)
         references_NE = self.embed(references_N3HW)

@@ -224,7 +224,7 @@ def test_differences_are_paired_and_doubt_is_grey(bench: Path, both: str, single
 
 def test_random_weights_are_admitted(page: str) -> None:
     (notice,) = Tree(page).root.all("p", cls="notice")
-    assert "diffusion model, the judge of CLIP-T and CLIP-I and the judge of ID have weights" in notice.text
+    assert "diffusion model and the judge of CLIP-T and CLIP-I have weights" in notice.text
     assert "the road runs, not that it personalizes" in notice.text
 
 

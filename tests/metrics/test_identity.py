@@ -9,16 +9,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor
 from torch.nn import functional as F
 
 from e4t_core.backbones.config import BackboneConfig, ClipConfig, Models
-from e4t_core.bundled.identity_tiny import build as bundled
+from e4t_core.bundled import bundled_folder
 from e4t_core.config import validate
 from e4t_core.errors import UsageError
 from e4t_core.metrics import METRICS
 from e4t_core.metrics.identity import IdentityConfig, IdentitySimilarity
+from pipelines.sources.tiny_world import render
+from pipelines.sources.tiny_world.scenes import SCENES
 
 MODELS = Models(
     backbone=BackboneConfig(path="bundled:tiny", random_seed=0, resolution=64),
@@ -242,18 +244,18 @@ def test_a_scale_of_zero_is_refused() -> None:
 # --- the bundled model
 
 
-def test_the_bundled_model_is_what_its_builder_builds() -> None:
-    stored, built = onnx.load(bundled.MODEL), bundled.build()
-    assert [n.op_type for n in stored.graph.node] == [n.op_type for n in built.graph.node]
-    for old, new in zip(stored.graph.initializer, built.graph.initializer, strict=True):
-        np.testing.assert_array_equal(numpy_helper.to_array(old), numpy_helper.to_array(new))
-    assert stored.opset_import[0].version == 17
-
-
-def test_the_bundled_model_is_small_and_tells_images_apart() -> None:
-    assert bundled.MODEL.stat().st_size < 300_000
-    tiny = metric("bundled:identity_tiny")
-    embedded = tiny.embed(photos(20))
-    assert embedded.shape == (20, 128)
-    between = embedded @ embedded.T - torch.eye(20)
-    assert between.max() < 0.95
+def test_the_bundled_model_knows_people_it_never_saw() -> None:
+    assert (bundled_folder("bundled:identity_tiny") / "model.onnx").stat().st_size < 8_000_000
+    people, views = 30, 4
+    pictures = [
+        render("face", person, "photo", list(SCENES)[view], 100 * person + view, seed=99, split="test").rgb
+        for person in range(people)
+        for view in range(views)
+    ]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    embedded = metric("bundled:identity_tiny").embed(images)
+    cosine = embedded @ embedded.T
+    same = torch.eye(people).repeat_interleave(views, 0).repeat_interleave(views, 1).bool()
+    upper = torch.ones_like(same).triu(1)
+    own, other = cosine[same & upper], cosine[~same & upper]
+    assert (own[:, None] > other[None, :]).float().mean() >= 0.98  # ROC-AUC; 0.99 over more people is in the card
