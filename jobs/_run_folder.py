@@ -25,8 +25,6 @@ from e4t_core.storage import Store
 from e4t_core.training import TrainState, load_state, save_module, save_state
 
 MODULE, RECORD, METRICS, RUN = "module.safetensors", "record.json", "metrics.jsonl", "run.json"
-INIT = "init_sha256"
-"""Record input: the module that the run began from."""
 DECISIVE = ("seed", "backbone", "clip", "method", "train")
 """Recipe sections that decide what pre-training computes, given the shards."""
 _LATER = "personalize"
@@ -183,7 +181,7 @@ def init_inputs(init_from: str | None) -> dict[str, str]:
     """
     if init_from is None:
         return {}
-    return {INIT: str(RunFolder(Store(init_from)).trained().facts["sha256"])}
+    return {"init_sha256": str(RunFolder(Store(init_from)).trained().facts["sha256"])}
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -23,7 +23,7 @@ from e4t_core.storage import Store
 from e4t_core.training import TrainState, load_module, train
 from jobs._board import Board
 from jobs._lineage import public
-from jobs._models import absolute, clip_dims, peak_memory
+from jobs._models import clip_dims, peak_memory
 from jobs._recipe import Recipe
 from jobs._run_folder import MODULE, Data, RunFolder, init_inputs
 from pipelines.loader import ShardDataset, ShardLoader
@@ -64,8 +64,6 @@ class _Worker:
         dataset = ShardDataset.open(task.data.uri, task.data.version)
         self.module: nn.Module = self.method.build(self.backbone, clip_dims(dataset))
         self.record = _record(task, self.backbone)
-        if recipe.train.init_from is not None:
-            load_module(Store(absolute(recipe.train.init_from)), MODULE, self.module)
         loader = ShardLoader(dataset, self.method.columns, recipe.train.batch_size, recipe.seed, rank, world)
         self.batches = _Batches(loader, recipe.train.grad_accum, self._tick)
         self.curve: list[dict[str, Any]] = []
@@ -75,6 +73,8 @@ class _Worker:
     def run(self) -> dict[str, Any]:
         """Train, and write what comes of it."""
         recipe, start = self.task.recipe, self._start()
+        if start is None and recipe.train.init_from is not None:
+            load_module(Store(recipe.train.init_from), MODULE, self.module)
         self.begun = self.marked = start.step if start else 0
         self._tell("start", step=self.begun, curve=self.curve)
         self.begun_at = self.marked_at = time.perf_counter()

@@ -97,13 +97,13 @@ def card(work: Work, stack: StackFolder) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    measured = _measured(work, stack)
+    measured, parts = _measured(work, stack), _parts(work)
     return template.render(
         pictures=about(work.stack.pictures),
         seed=work.seed,
         stack=work.stack,
-        parts=_parts(work),
-        missing=[name for name in PARTS if name not in progress(work)],
+        parts=parts,
+        missing=[name for name in PARTS if name not in {part["name"] for part in parts}],
         sizes=_sizes(stack),
         total=sum(size for _, size, _ in _sizes(stack)),
         figures=measured,

@@ -105,4 +105,5 @@ def _compared(folder: Path, out: Path, cores: int, rounds: int) -> list[Figure]:
         ),
         Figure(f"ingest, all of preprocess, {cores} worker(s)", count / whole, "images/s", note=start),
         ratio(f"ingest: ours / bare, {cores} core(s)", bare / stage, ">= 0.85"),
+        ratio(f"ingest: all of preprocess / bare, {cores} core(s)", bare / whole, ">= 0.85"),
     ]

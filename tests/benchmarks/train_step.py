@@ -36,7 +36,7 @@ def plain_steps(recipe: Recipe, shards: str) -> list[float]:
     module = method.build(backbone, load_clip(recipe.clip).dims)
     dataset = ShardDataset.open(shards)
     loader = Stream(ShardLoader(dataset, method.columns, recipe.train.batch_size, seed=recipe.seed))
-    marks = [time.perf_counter()]
+    marks = [(0, time.perf_counter())]
     train(
         method,
         module,
@@ -44,9 +44,9 @@ def plain_steps(recipe: Recipe, shards: str) -> list[float]:
         loader,
         recipe.train,
         seed=recipe.seed,
-        on_log=lambda *_: marks.append(time.perf_counter()),
+        on_log=lambda step, _: marks.append((step, time.perf_counter())),
     )
-    return [(b - a) / LOG_EVERY for a, b in pairwise(marks)]
+    return [(b - a) / (there - here) for (here, a), (there, b) in pairwise(marks)]
 
 
 def ray_train_steps(recipe_sets: list[str], shards: str, out: Path) -> list[float]:

@@ -273,6 +273,18 @@ def test_evaluation_takes_the_packages_stack_where_there_is_no_other(
     assert found["figures"]["clip_style"] >= 0
 
 
+def test_what_ships_does_what_its_card_says(tmp_path: Path) -> None:
+    """The acceptance bounds, on a small sample of the test split."""
+    small = ("identities=30", "images_per_identity=8", "pictures=60")
+    words = [word for text in small for word in ("--set", f"stack.evaluation.{text}")]
+    args = parser("train-tiny").parse_args([*words, "--out", str(tmp_path), "--evaluate"])
+    figures = _module("train-tiny").run(Job(args))["figures"]
+    assert figures["identity_auc_photos"] >= 0.99
+    assert figures["identity_auc_across_styles"] >= 0.93
+    assert figures["clip_style"] >= 0.95
+    assert figures["clip_scene"] >= 0.95
+
+
 # --- refusals
 
 
