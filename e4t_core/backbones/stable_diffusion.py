@@ -18,6 +18,7 @@ from e4t_core.adapters.token_splice import token_splice
 from e4t_core.backbones import _layout, _parts
 from e4t_core.backbones._locate import model_folder
 from e4t_core.backbones._projections import stable_name, text_projections, unet_projections
+from e4t_core.backbones.attention import FastestAttention
 from e4t_core.backbones.autoencoder import Autoencoder
 from e4t_core.backbones.base import Backbone, NoiseSchedule, Projection, Role
 from e4t_core.backbones.config import BackboneConfig
@@ -51,6 +52,7 @@ class StableDiffusionBackbone(Backbone):
         super().__init__()
         _check_unet(unet, vae)
         self.unet = unet.to(memory_format=torch.channels_last)
+        self.unet.set_attn_processor(FastestAttention())
         self.autoencoder = Autoencoder(vae)
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks.measure import Figure, cpu_model
 
-BENCHES = ("ingest", "encode", "train_step", "from_shards")
+BENCHES = ("ingest", "encode", "train_step", "from_shards", "attention")
 
 
 def main() -> int:
