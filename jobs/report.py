@@ -14,10 +14,11 @@ from jobs._job import Job
 from jobs._lineage import command_line
 from jobs._report.inputs import Entry, Shards, load_entries
 from jobs._report.page import render
+from jobs._report.sheet import sheet
 from jobs._tracking import Tracker, TrackingError
 
 HELP = "one self-contained page: trade-off plot, tables with intervals, pictures, cost, lineage"
-PAGE = "report.html"
+PAGE, SHEET = "report.html", "sheet.png"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write ``report.html`` to ``--out`` and attach it to the evaluations' MLflow runs."""
+    """Write ``report.html`` to ``--out`` and attach it to the evaluations' MLflow runs; ``sheet.png`` beside it has
+    the gallery as one picture."""
     entries = _entries(job)
     first = entries[0].result
     shards = Shards.load(job.args.shards or first["shards"]["uri"], first["shards"]["version"])
@@ -43,8 +45,9 @@ def run(job: Job) -> dict[str, Any]:
         return {"dry_run": True, **summary}
     page = render(entries, shards, max(job.args.identities, 1), command_line("report", job.args)).encode()
     job.store.put(PAGE, page)
+    job.store.put(SHEET, sheet(entries, shards, max(job.args.identities, 1)))
     job.say(f"report: {len(page) / 1e6:.1f} MB in {job.store.url(PAGE)}")
-    return {**summary, "bytes": len(page), "mlflow": _attach(job, entries, page)}
+    return {**summary, "sheet": job.store.url(SHEET), "bytes": len(page), "mlflow": _attach(job, entries, page)}
 
 
 def _entries(job: Job) -> list[Entry]:

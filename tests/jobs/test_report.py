@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -21,7 +22,8 @@ from PIL import Image
 from e4t_core.storage import Store
 from jobs.__main__ import main
 from jobs._report import gallery, plots, words
-from jobs._report.inputs import _labels
+from jobs._report.gallery import ranking
+from jobs._report.inputs import _labels, load_entries
 from tests.jobs import people
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -280,6 +282,24 @@ def test_the_gallery_has_a_limit(bench: Path, tmp_path: Path) -> None:
     notes = [a.all("h3")[0].all("small")[0].text for a in gallery_section.all("article")]
     assert notes == ["no. 1 of 5", "no. 2 of 5", "no. 5 of 5"]
     assert "3 identities with the highest and lowest ID of e4t, out of 5" in gallery_section.text
+
+
+def test_the_sheet_has_each_picture_in_its_place(bench: Path, tmp_path: Path) -> None:
+    assert report(bench, tmp_path, "first", "second", more=("--identities", "2")) == 0
+    with Image.open(tmp_path / "sheet.png") as found:
+        pixels = np.asarray(found.convert("RGB"))
+    entries = load_entries([str(bench / f"scored-{name}") for name in ("first", "second")], [])
+    prompts = list(dict.fromkeys(entries[0].rows["prompt"]))
+    rows, columns = (pixels.shape[0] - 22) // 100, (pixels.shape[1] - 150) // 100
+    assert (rows, columns) == (4, 1 + len(prompts))  # best and worst identity, each by two methods
+    best = str(ranking(entries[0])[1].index[0])
+    for row, entry in enumerate(entries):
+        for column, prompt in enumerate(prompts, 1):
+            (data,) = entry.pictures([(best, prompt, 0)])
+            with Image.open(io.BytesIO(data)) as image:
+                expected = np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.LANCZOS))
+            y, x = 22 + row * 100, 150 + column * 100
+            np.testing.assert_array_equal(pixels[y : y + 96, x : x + 96], expected)
 
 
 def test_it_is_attached_to_the_benchmark(bench: Path, single: str) -> None:

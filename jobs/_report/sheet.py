@@ -1,0 +1,52 @@
+"""The gallery as one picture: a row per identity and method, the photo first, then a column per prompt."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from jobs._report.gallery import choose, ranking
+from jobs._report.inputs import Entry, Shards
+
+_CELL, _GAP, _HEAD, _SIDE = 96, 4, 22, 150
+"""Pixels: a picture, the space between two, the line of headings, the column of methods (with several only)."""
+_INK, _PAPER = (40, 40, 48), (255, 255, 255)
+
+
+def sheet(entries: Sequence[Entry], shards: Shards, most: int) -> bytes:
+    """A PNG of at most ``most`` identities, best and worst of the first method if there are more."""
+    names = [name for name, _ in choose(ranking(entries[0])[1], most)]
+    first = entries[0].rows.drop_duplicates("prompt")
+    prompts = first.sort_index()["prompt"].to_list()
+    rows = [(entry, name) for name in names for entry in entries if (entry.rows["identity"] == name).any()]
+    left = _SIDE if len(entries) > 1 else 0
+    canvas = Image.new("RGB", (left + (len(prompts) + 1) * (_CELL + _GAP), _HEAD + len(rows) * (_CELL + _GAP)), _PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    for column, text in enumerate(["photo given", *(p.replace("_", " ") for p in prompts)]):
+        draw.text((left + column * (_CELL + _GAP) + _CELL / 2, _HEAD / 2), text, _INK, font, anchor="mm")
+    for number, (entry, name) in enumerate(rows):
+        y = _HEAD + number * (_CELL + _GAP)
+        if left:
+            draw.text((4, y + _CELL / 2), entry.label, _INK, font, anchor="lm")
+        for column, data in enumerate(_pictures(entry, name, prompts, shards)):
+            if data is not None:
+                canvas.paste(_cell(data), (left + column * (_CELL + _GAP), y))
+    out = io.BytesIO()
+    canvas.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _pictures(entry: Entry, name: str, prompts: Sequence[str], shards: Shards) -> list[bytes | None]:
+    """The photo, then the first picture of each prompt; None where there is none."""
+    rows = entry.rows[entry.rows["identity"] == name].sort_values("index", kind="stable")
+    there = rows.drop_duplicates("prompt").set_index("prompt")["index"]
+    drawn = iter(entry.pictures([(name, prompt, int(there[prompt])) for prompt in prompts if prompt in there]))
+    photo = shards.photos([rows["input_key"].iloc[0]])[0]
+    return [photo, *(next(drawn) if prompt in there else None for prompt in prompts)]
+
+
+def _cell(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as image:
+        return image.convert("RGB").resize((_CELL, _CELL), Image.Resampling.LANCZOS)
