@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import jobs
 from e4t_core.errors import UserError, nearest
@@ -48,6 +49,12 @@ def parser(command: str) -> argparse.ArgumentParser:
     common.add_argument("--yes", action="store_true", help="do not ask before deleting")
     module.arguments(out)
     return out
+
+
+def start(command: str, words: Sequence[str]) -> dict[str, Any]:
+    """Run one command in this process and return its summary; errors are raised."""
+    summary: dict[str, Any] = _module(command).run(Job(parser(command).parse_args(list(words))))
+    return summary
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from e4t_core.registry import Registry
 from e4t_core.storage import Store
 from e4t_core.training import TrainConfig
 from jobs._sections import (
+    AblationsConfig,
     EvaluateConfig,
     GenerateConfig,
     MlflowConfig,
@@ -48,7 +49,7 @@ _PLAIN: dict[str, type[Config]] = {
 _NAMED: dict[str, Registry[Any]] = {"source": SOURCES, "method": METHODS}
 _MANY: dict[str, Registry[Any]] = {"stages": STAGES, "metrics": METRICS}
 _OPTIONAL = {"shards", "workers", "personalize", "evaluate", "ray", "mlflow"}
-_SELDOM: dict[str, type[Config]] = {"stack": StackConfig}
+_SELDOM: dict[str, type[Config]] = {"stack": StackConfig, "ablations": AblationsConfig}
 """Sections that most recipes do not have; absent ones are None and enter no hash."""
 _PLACES = {"ray", "mlflow", "workers"}
 """Sections that say where a run happens, not what it computes: they do not enter :attr:`Recipe.hash`."""
@@ -75,6 +76,7 @@ class Recipe:
     ray: RayConfig
     mlflow: MlflowConfig
     stack: StackConfig | None = None
+    ablations: AblationsConfig | None = None
 
     @property
     def models(self) -> Models:

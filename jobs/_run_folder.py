@@ -132,7 +132,7 @@ class RunFolder:
         """Write the trained module, the curve and, last, the record with the module's SHA-256 among its facts."""
         save_module(self.store, MODULE, module, record, state.weights)
         self.store.put(METRICS, _lines(curve))
-        facts = {**record.facts, "sha256": self._sha256(MODULE)}
+        facts = {**record.facts, "sha256": self.sha256(MODULE)}
         self.store.write_json(RECORD, {**asdict(record), "facts": facts})
 
     def record(self) -> Record | None:
@@ -168,7 +168,8 @@ class RunFolder:
         except FileNotFoundError:
             return []
 
-    def _sha256(self, key: str) -> str:
+    def sha256(self, key: str) -> str:
+        """Of one of the run's files."""
         with self.store.open(key) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 

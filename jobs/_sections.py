@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -120,6 +120,18 @@ class EvaluateConfig(ActorsConfig):
 
     bootstrap_samples: Count = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class AblationsConfig(Config):
+    """What `ablate` compares.
+
+    Attributes:
+        variants: name -> changes to this recipe, ``{method.offsets: direct}``. The first is what all are compared to.
+        people: changes that make the source give the identities that are personalized.
+    """
+
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    people: dict[str, Any] = Field(default_factory=dict)
 
 
 class RayConfig(Config):

@@ -11,13 +11,13 @@ from e4t_core.storage import Store
 from jobs._job import Job
 from jobs._tiny_stack.config import StackConfig
 
-HELP = "train the small stack that ships with the package (autoencoder, CLIP, identity network, diffusion), resumable"
+HELP = "train the small stack that ships with the package, encoders included; resumable"
 RECIPE = "tiny_stack"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of this job."""
-    parser.add_argument("--only", metavar="A,B", help="train these parts: pictures, vae, clip, identity, diffusion")
+    parser.add_argument("--only", metavar="A,B", help="parts: pictures, vae, clip, identity, diffusion, encoders")
     parser.add_argument("--init", metavar="DIR|bundled", help="begin from the weights of an earlier run or the package")
     parser.add_argument("--evaluate", action="store_true", help="train nothing; measure what --out or the package has")
     parser.add_argument(
@@ -29,7 +29,8 @@ def run(job: Job) -> dict[str, Any]:
     """Train what is missing, then measure; with ``--evaluate`` or ``--install`` only that."""
     stack, out = _stack(job), _folder(job)
     from jobs._tiny_stack.check import check  # torch and diffusers: not for --help
-    from jobs._tiny_stack.order import chosen, run_parts
+    from jobs._tiny_stack.encoders import train_encoders
+    from jobs._tiny_stack.order import ENCODERS, PARTS, chosen, run_parts
 
     check(stack)
     only = chosen(job.args.only)
@@ -41,8 +42,10 @@ def run(job: Job) -> dict[str, Any]:
     training = not (job.args.evaluate or job.args.install)
     if training:
         run_parts(work, only)
+        if ENCODERS in only:
+            train_encoders(work)
     summary: dict[str, Any] = {"out": str(out), "recipe_hash": job.recipe.hash}
-    if job.args.evaluate or (training and set(only) - {"pictures"}):
+    if job.args.evaluate or (training and set(only) & set(PARTS)):
         from jobs._tiny_stack.evaluation import evaluate
 
         summary |= evaluate(work)

@@ -199,16 +199,19 @@ class StackConfig(Config):
     Attributes:
         base: diffusers pipeline folder with the configurations, tokenizer and scheduler.
         clip_base: open_clip folder with its configuration and tokenizer.
-        max_megabytes: of everything that ships.
+        max_megabytes: of the stack, ``encoders_max_megabytes``: of all encoders.
+        encoders: what is pre-trained on the finished stack: the name it ships by and the recipe it follows.
     """
 
     base: str = "bundled:tiny"
     clip_base: str = "bundled:clip_tiny"
     max_megabytes: Positive = 24.0
+    encoders_max_megabytes: Positive = 16.0
     pictures: PicturesConfig
     vae: VaeConfig
     clip: ClipTrainingConfig
     identity: IdentityTrainingConfig
     diffusion: DiffusionConfig
+    encoders: dict[str, str] = Field(default_factory=dict)
     evaluation: StackEvaluationConfig = StackEvaluationConfig()
     run: RunConfig = RunConfig()

@@ -41,22 +41,38 @@ def evaluate(work: Work) -> dict[str, Any]:
     torch.set_num_threads(work.stack.run.threads)
     export_unfinished(work)
     stack = work.trained if any(map(work.trained.has, NETWORKS)) else bundled()
-    parts = [name for name in NETWORKS if stack.has(name)]
-    if not parts:
+    if not any(map(stack.has, NETWORKS)):
         raise UsageError("neither --out nor the package has trained weights: run train-tiny without --evaluate first")
+    return measure(work, stack)
+
+
+def figures_of(work: Work, stack: StackFolder) -> dict[str, Any]:
+    """The figures of these very weights, measured unless this run already did."""
+    path = work.out / "evaluation" / FIGURES
+    known = json.loads(path.read_text()) if path.exists() else {"weights": {}}
+    found = known if known["weights"] == _hashes(stack) else measure(work, stack)
+    return dict(found["figures"])
+
+
+def measure(work: Work, stack: StackFolder) -> dict[str, Any]:
+    """Every figure whose networks ``stack`` has."""
+    parts = [name for name in NETWORKS if stack.has(name)]
     work.job.say(f"evaluate: {', '.join(parts)} of {stack.root}")
     found: dict[str, Any] = {}
-    for name, measure in _MEASURES.items():
+    for name, measured in _MEASURES.items():
         if set(_NEEDS[name]) <= set(parts):
-            found |= measure(work, stack)
-    hashes = {network: stack.hash(network) for name in parts for network in NETWORKS[name]}
-    result = {"stack": str(stack.root), "weights": hashes, "trained": _trained(work, stack), "figures": found}
+            found |= measured(work, stack)
+    result = {"stack": str(stack.root), "weights": _hashes(stack), "trained": _trained(work, stack), "figures": found}
     folder = work.out / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FIGURES).write_text(json.dumps(result, indent=1) + "\n")
     for name, value in found.items():
         work.job.say(f"{name:<28} {value}")
     return result
+
+
+def _hashes(stack: StackFolder) -> dict[str, str]:
+    return {network: found for part in NETWORKS for network, found in stack.hashes(part).items()}
 
 
 def _trained(work: Work, stack: StackFolder) -> dict[str, Any]:

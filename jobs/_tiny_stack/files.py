@@ -27,6 +27,8 @@ WEIGHTS = {
     "identity": f"{IDENTITY}/model.onnx",
 }
 """Network -> its file."""
+TRAINING = f"{BACKBONE}/training.json"
+"""How the weights came to be."""
 CONFIGS = {
     "unet": f"{BACKBONE}/unet/config.json",
     "vae": f"{BACKBONE}/vae/config.json",
@@ -56,7 +58,7 @@ class StackFolder:
         for name, source in ((BACKBONE, base), (CLIP, clip_base)):
             target = self.root / name
             if not target.exists():
-                ignore = shutil.ignore_patterns("*.safetensors", "*.md", "__pycache__")
+                ignore = shutil.ignore_patterns("*.safetensors", "*.md", "training.json", "__pycache__")
                 shutil.copytree(local(source), target, ignore=ignore)
         (self.root / IDENTITY).mkdir(exist_ok=True)
 
@@ -93,6 +95,16 @@ class StackFolder:
         """16 hex digits of the weight file's SHA-256."""
         with self.weights(network).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+    def hashes(self, part: str) -> dict[str, str]:
+        """Network -> hash of its weights, for those of a part that are there."""
+        return {n: self.hash(n) for n in NETWORKS[part] if self.weights(n).is_file()}
+
+    def record(self) -> dict[str, Any]:
+        """Part -> how the weights that are there came to be; what is told of other weights is left out."""
+        path = self.root / TRAINING
+        found = json.loads(path.read_text()) if path.exists() else {}
+        return {name: made for name, made in found.items() if made["weights"] == self.hashes(name)}
 
 
 def bundled() -> StackFolder:

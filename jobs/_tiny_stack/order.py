@@ -13,7 +13,7 @@ import torch
 from e4t_core.errors import UsageError, nearest
 from jobs._tiny_stack.clip import ClipPart
 from jobs._tiny_stack.diffusion import DiffusionPart
-from jobs._tiny_stack.files import CONFIGS
+from jobs._tiny_stack.files import CONFIGS, NETWORKS, WEIGHTS
 from jobs._tiny_stack.identity import IdentityPart
 from jobs._tiny_stack.part import Part
 from jobs._tiny_stack.pictures import draw_pool
@@ -24,7 +24,7 @@ from jobs._tiny_stack.vae import VaePart
 from jobs._tiny_stack.work import Work
 
 PARTS: dict[str, type[Part]] = {part.name: part for part in (VaePart, ClipPart, IdentityPart, DiffusionPart)}
-PICTURES = "pictures"
+PICTURES, ENCODERS = "pictures", "encoders"
 DONE = "done.json"
 
 
@@ -34,7 +34,7 @@ def chosen(only: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: no such part.
     """
-    known = (PICTURES, *PARTS)
+    known = (PICTURES, *PARTS, ENCODERS)
     asked = [word.strip() for word in only.split(",")] if only else list(known)
     for word in asked:
         if word not in known:
@@ -60,7 +60,7 @@ def run_parts(work: Work, only: Sequence[str]) -> None:
 
 def _run_part(work: Work, part: Part, stop: StopRequest) -> None:
     if part.name == "diffusion":
-        _require_vae(work)
+        require_part(work, "vae", "the diffusion model")  # it lives in a finished autoencoder's latents
     done = finished(work, part.name)
     if done is not None:
         if "taken" not in done:
@@ -75,7 +75,7 @@ def _run_part(work: Work, part: Part, stop: StopRequest) -> None:
 def record(work: Work, part: Part, outcome: Outcome) -> None:
     """Say that a part is finished, and keep its curve."""
     line = {"settings": part.settings(), "step": outcome.step, "steps": outcome.steps, "facts": outcome.facts}
-    _write_done(work, part.name, {**line, "history": outcome.history})
+    _write_done(work, part.name, {**line, "begun_from": outcome.begun_from, "history": outcome.history})
 
 
 def finished(work: Work, name: str) -> dict[str, Any] | None:
@@ -87,16 +87,17 @@ def finished(work: Work, name: str) -> dict[str, Any] | None:
 
 
 def progress(work: Work) -> dict[str, dict[str, Any]]:
-    """Part -> ``step``, ``steps`` and ``history``, from its end or its checkpoint; parts not begun are left out."""
+    """Part -> ``step``, ``steps``, ``history`` and ``begun_from``, from its end or its checkpoint; parts not begun are
+    left out. A part that was taken as it is has ``taken`` and ``record`` (of its training, if known) instead."""
     out = {}
     for name in PARTS:
         done, path = finished(work, name), work.part(name) / CHECKPOINT
         if done is None and path.exists():
             state = read_checkpoint(path)
             steps = state["settings"]["stack"][name]["steps"]
-            done = {"step": state["step"], "steps": steps, "history": state["history"]}
+            done = {**{key: state[key] for key in ("step", "history", "begun_from")}, "steps": steps}
         if done is not None:
-            out[name] = {key: done[key] for key in ("step", "steps", "history")}
+            out[name] = done
     return out
 
 
@@ -108,16 +109,23 @@ def export_unfinished(work: Work) -> None:
             work.job.say(f"{name}: the weights of step {outcome.step} of {outcome.steps}")
 
 
-def _require_vae(work: Work) -> None:
-    """The diffusion model lives in a finished autoencoder's latents: this run's, or the one to begin from."""
-    if finished(work, "vae") is not None:
+def require_part(work: Work, name: str, needed_by: str) -> None:
+    """Make sure that a part is finished: in this run, or by taking it as it is from the stack to begin from.
+
+    Raises:
+        UsageError: neither has it.
+    """
+    if finished(work, name) is not None:
         return
-    if work.init is None or not work.init.has("vae"):
-        raise UsageError("diffusion needs a finished autoencoder: train `vae` first, or give --init with one")
-    for path in (work.init.weights("vae"), work.init.root / CONFIGS["vae"]):
-        shutil.copyfile(path, work.trained.root / path.relative_to(work.init.root))
-    _write_done(work, "vae", {"taken": work.init.hash("vae"), "step": 0, "steps": 0, "facts": {}, "history": []})
-    work.job.say(f"vae: taken as it is from {work.init.root}")
+    init = work.init
+    if init is None or not init.has(name):
+        raise UsageError(f"{needed_by}: part `{name}` must be finished; train it first, or give --init with one")
+    for network in NETWORKS[name]:
+        for file in (WEIGHTS[network], CONFIGS.get(network)):
+            if file is not None:
+                shutil.copyfile(init.root / file, work.trained.root / file)
+    _write_done(work, name, {"taken": init.hashes(name), "record": init.record().get(name), "step": 0, "steps": 0})
+    work.job.say(f"{name}: taken as it is from {init.root}")
 
 
 def _write_done(work: Work, name: str, content: dict[str, Any]) -> None:

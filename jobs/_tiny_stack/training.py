@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from e4t_core.errors import DataError, UserError
 from e4t_core.training import TrainingDiverged
+from jobs._tiny_stack.files import NETWORKS
 from jobs._tiny_stack.part import Part, Step
 from jobs._tiny_stack.settings import require_same
 from jobs._tiny_stack.stopping import StopRequest
@@ -39,12 +40,14 @@ class Outcome:
     Attributes:
         step: steps done. ``steps``: of how many.
         history: log lines: ``step``, ``lr``, ``seconds`` and the means of the loss terms since the line before.
+        begun_from: hashes of the weights it began with; empty if it began with drawn ones.
         facts: what the part's export tells.
     """
 
     step: int
     steps: int
     history: list[dict[str, float]]
+    begun_from: dict[str, str]
     facts: dict[str, Any]
 
 
@@ -54,8 +57,10 @@ class Training:
     def __init__(self, part: Part) -> None:
         self.part, self.config, self.work = part, part.config, part.work
         self.module = part.drawn().to(self.work.device)
+        self.begun_from: dict[str, str] = {}
         if self.work.init is not None:
             part.warm_start(self.module, self.work.init)
+            self.begun_from = {network: self.work.init.hash(network) for network in NETWORKS[part.name]}
         self.optimizer = _adamw(self.module, self.config)
         self.schedule = OneCycleLR(
             self.optimizer,
@@ -132,9 +137,9 @@ class Training:
         """Write a checkpoint whole or not at all; its content loads with ``weights_only``."""
         state = {
             "settings": self.part.settings(), "step": self.step, "seconds": self.seconds, "history": self.history,
-            "sums": self.sums, "counted": self.counted, "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
+            "sums": self.sums, "counted": self.counted, "begun_from": self.begun_from,
+            "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(), "ema": None if self.ema is None else self.ema.state_dict(),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")
@@ -156,7 +161,7 @@ class Training:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
             self.ema.to(self.work.device)
-        for name in ("step", "seconds", "history", "sums", "counted"):
+        for name in ("step", "seconds", "history", "sums", "counted", "begun_from"):
             setattr(self, name, state[name])
 
 
@@ -204,7 +209,7 @@ def exported(training: Training) -> Outcome:
     """Write the averaged weights into the run's stack."""
     with training.averaged() as module, torch.no_grad():
         facts = training.part.export(module, training.work.trained)
-    return Outcome(training.step, training.config.steps, training.history, facts)
+    return Outcome(training.step, training.config.steps, training.history, training.begun_from, facts)
 
 
 def _loop(training: Training, stop: StopRequest) -> None:

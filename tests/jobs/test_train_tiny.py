@@ -22,8 +22,12 @@ from e4t_core.backbones import BackboneConfig, ClipConfig, load_autoencoder, loa
 from e4t_core.backbones.config import Models
 from e4t_core.errors import UsageError, UserError
 from e4t_core.metrics import METRICS
+from e4t_core.storage import Store
+from e4t_core.training import load_module
 from jobs.__main__ import _module, main, parser
 from jobs._job import Job
+from jobs._recipe import load
+from jobs._run_folder import RunFolder
 from jobs._tiny_stack import evaluation, training
 from jobs._tiny_stack.files import WEIGHTS, StackFolder
 from jobs._tiny_stack.training import Stopped, Training
@@ -49,6 +53,7 @@ MINIATURE = (
     "stack.diffusion.model={block_out_channels: [16, 16, 16], norm_num_groups: 8, attention_head_dim: 2,"
     " cross_attention_dim: 32, sample_size: 8}",
     "stack.diffusion.text_model={hidden_size: 32, intermediate_size: 64, num_attention_heads: 2, num_hidden_layers: 1}",
+    "stack.encoders={}",
     "stack.evaluation={identities: 4, images_per_identity: 8, pictures: 6, generated: 1, steps: 2}",
     "stack.run={threads: 1, processes: 1, log_every: 1}",
 )
@@ -126,7 +131,7 @@ def test_every_part_is_trained_and_measured(summary: dict[str, Any], out: Path) 
 def test_the_stack_loads_as_any_other_model(out: Path) -> None:
     config = BackboneConfig(path=str(out / "stack" / "tiny"), resolution=SIZE)
     backbone = load_backbone(config)
-    assert backbone.latent_shape == (4, SIZE // 4, SIZE // 4)
+    assert backbone.latent_shape == (8, SIZE // 4, SIZE // 4)
     assert backbone.encode_text(backbone.tokenize(["a photo of a face"])).shape == (1, 48, 32)
     clip = load_clip(ClipConfig(path=str(out / "stack" / "clip_tiny")))
     assert clip.embed_images(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, 16)
@@ -140,10 +145,10 @@ def test_the_stack_loads_as_any_other_model(out: Path) -> None:
 def test_latents_have_unit_deviation(out: Path) -> None:
     autoencoder = load_autoencoder(BackboneConfig(path=str(out / "stack" / "tiny"), resolution=SIZE))
     moments = torch.from_numpy(np.load(out / "latents" / "moments.npy")).float()
-    assert moments.shape == (96, 8, SIZE // 4, SIZE // 4)
+    assert moments.shape == (96, 16, SIZE // 4, SIZE // 4)
     assert float(autoencoder.to_latent(moments).std()) == pytest.approx(1.0, abs=0.05)
     pixels = torch.from_numpy(np.load(out / "pictures" / "pixels.npy")[:3]).permute(0, 3, 1, 2) / 127.5 - 1
-    torch.testing.assert_close(autoencoder.to_moments(pixels)[:, :4], moments[:3, :4], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(autoencoder.to_moments(pixels)[:, :8], moments[:3, :8], atol=0.05, rtol=0.05)
 
 
 def test_a_finished_run_is_left_alone(out: Path) -> None:
@@ -238,11 +243,12 @@ def test_a_stopped_run_can_be_installed(copy: Callable[..., Path], tmp_path: Pat
     torch.save({**state, "step": 3}, other / "parts" / "clip" / training.CHECKPOINT)
     facts = start("--out", str(other), "--install", str(package))
     assert facts["installed"] == list(PARTS)
-    assert facts["bytes"] == sum(p.stat().st_size for p in package.rglob("*") if p.is_file() and p.suffix != ".md")
+    told = ("README.md", "training.json")
+    assert facts["bytes"] == sum(p.stat().st_size for p in package.rglob("*") if p.is_file() and p.name not in told)
     text = (package / "tiny" / "README.md").read_text()
     assert "| clip | 3 of 4 (stopped early)" in text
     assert all(f"| {part} | {n}" in text for part, n in steps.items())
-    assert "have not been measured" in text
+    assert all(f"`{figure}`" in text for figure in ("clip_style", "generated_scene", "vae_l1"))
     load_backbone(BackboneConfig(path=str(package / "tiny"), resolution=SIZE))
 
 
@@ -253,6 +259,57 @@ def test_the_card_has_the_figures_of_its_weights(summary: dict[str, Any], out: P
         assert f"| `{name}` | {value} |" in text
     assert "python -m jobs train-tiny" in text
     assert str(out) not in text
+
+
+def test_parts_of_several_runs_make_one_card(copy: Callable[..., Path], out: Path, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    start("--out", str(out), "--install", str(package))
+    other = copy("pictures")
+    start("--out", str(other), "--init", str(package), "--only", "identity")
+    start("--out", str(other), "--install", str(package))
+    record = json.loads((package / "tiny" / "training.json").read_text())
+    assert set(record) == set(PARTS)
+    first = StackFolder(out / "stack").hash("identity")
+    assert record["identity"]["begun_from"] == {"identity": first}
+    assert record["vae"]["begun_from"] == {}
+    text = (package / "tiny" / "README.md").read_text()
+    assert f"| {first} |" in text
+    assert "`identity_auc_photos`" in text  # of the weights that are there now
+    assert "`clip_style`" in text
+    (package / "tiny" / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"others")
+    assert set(StackFolder(package).record()) == set(PARTS) - {"vae"}
+
+
+SMALL_RECIPE = f"""
+extends: e4t_face_tiny
+name: small
+source: {{identities: 2, images_per_identity: 2, image_size: {SIZE}}}
+stages: {{ingest: {{size: {SIZE}}}}}
+backbone: {{resolution: {SIZE}, random_seed: null}}
+clip: {{random_seed: null}}
+train: {{steps: 2, batch_size: 2}}
+"""
+
+
+def test_encoders_are_trained_on_the_stack_and_shipped_beside_it(copy: Callable[..., Path], tmp_path: Path) -> None:
+    other, package = copy("pictures", "stack", "parts"), tmp_path / "package"
+    (tmp_path / "small.yaml").write_text(SMALL_RECIPE)
+    encoders = (f"stack.encoders={{e4t_small: {tmp_path / 'small.yaml'}}}",)
+    start("--out", str(other), "--only", "encoders", sets=encoders)
+    with pytest.raises(UserError, match=r"encoders would take .* MB, over stack\.encoders_max_megabytes = 0\.01"):
+        start("--out", str(other), "--install", str(package), sets=(*encoders, "stack.encoders_max_megabytes=0.01"))
+    assert not package.exists()
+    assert start("--out", str(other), "--install", str(package), sets=encoders)["installed"] == [*PARTS, "e4t_small"]
+    recipe = load(str(tmp_path / "small.yaml"), [f"backbone.path={package / 'tiny'}"])
+    run = RunFolder(Store(str(package / "e4t_small")))
+    dims = load_clip(ClipConfig(path=str(package / "clip_tiny"), every=2)).dims
+    record = load_module(
+        run.store, "module.safetensors", recipe.build_method().build(load_backbone(recipe.backbone), dims)
+    )
+    assert record.recipe["backbone"]["path"] == "bundled:tiny"
+    assert str(tmp_path) not in json.dumps(record.inputs)
+    assert run.trained().facts["steps"] == 2
+    assert "| `e4t_small` |" in (package / "tiny" / "README.md").read_text()
 
 
 def test_a_stack_that_is_too_large_is_refused(out: Path, tmp_path: Path) -> None:
@@ -321,7 +378,7 @@ def test_a_damaged_checkpoint_says_so(copy: Callable[..., Path]) -> None:
 
 
 def test_diffusion_needs_an_autoencoder(copy: Callable[..., Path]) -> None:
-    with pytest.raises(UsageError, match="diffusion needs a finished autoencoder"):
+    with pytest.raises(UsageError, match="the diffusion model: part `vae` must be finished"):
         start("--out", str(copy("pictures")), "--only", "diffusion")
 
 

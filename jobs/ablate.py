@@ -1,0 +1,117 @@
+"""Variants of one method, each trained, personalized, drawn and scored alike, on one page (E4T fig. 4b)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from e4t_core.errors import UsageError, nearest
+from e4t_core.record import fingerprint
+from jobs._job import Job
+from jobs._recipe import load
+from jobs._run_folder import decisive
+from jobs._sections import AblationsConfig
+
+HELP = "variants of a method, each pre-trained, personalized, drawn and scored alike, compared on one page"
+RECIPE = "e4t_ablations_tiny"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of this job."""
+    parser.add_argument(
+        "--only", metavar="A,B", help="these variants of ablations.variants; the first is the reference"
+    )
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Every variant through the ordinary commands; does only what is missing.
+
+    Variants whose pre-training would be the same share it, so that switches of tuning cost no training.
+    """
+    variants = [_Variant(job, name, changes) for name, changes in _chosen(job).items()]
+    trained = {variant.pretraining: variant for variant in reversed(variants)}
+    job.say(f"ablate: {len(variants)} variants, {len(trained)} pre-trainings -> {job.out}")
+    if job.dry_run:
+        return {"dry_run": True, "out": job.out, "variants": {v.name: v.pretraining for v in variants}}
+    with job.ray():
+        _start(job, "preprocess", job.recipe.name, {}, out="shards")
+        _start(job, "preprocess", job.recipe.name, _section(job).people, out="people")
+        for variant in variants:
+            variant.run()
+    report = _start(
+        job,
+        "report",
+        job.recipe.name,
+        {},
+        *(word for variant in variants for word in ("--evaluation", job.store.url(variant.place("evaluation")))),
+        out="report",
+    )
+    return {"out": job.out, "report": report["report"], "variants": {v.name: v.scores for v in variants}}
+
+
+def _section(job: Job) -> AblationsConfig:
+    found = job.recipe.ablations
+    if found is None:
+        raise UsageError(f"recipe '{job.recipe.name}' has no section 'ablations'; use --recipe {RECIPE} or extend it")
+    return found
+
+
+def _chosen(job: Job) -> dict[str, dict[str, Any]]:
+    """Variants by name, in the recipe's order.
+
+    Raises:
+        UsageError: no such variant.
+    """
+    known = _section(job).variants
+    asked = [word.strip() for word in job.args.only.split(",")] if job.args.only else list(known)
+    for word in asked:
+        if word not in known:
+            raise UsageError(f"--only {job.args.only}: no variant is called '{word}'{nearest(word, known)}")
+    return {name: known[name] for name in known if name in asked}
+
+
+class _Variant:
+    """One way of doing it, with its places below ``--out``."""
+
+    def __init__(self, job: Job, name: str, changes: Mapping[str, Any]) -> None:
+        self.job, self.name, self.changes = job, name, changes
+        self.recipe = load(job.args.recipe, [*job.args.set, *_assignments(changes)])
+        self.pretraining = fingerprint(decisive(self.recipe.dump()))
+        self.scores: dict[str, Any] = {}
+
+    def place(self, what: str) -> str:
+        """By kind, so that the variants share one tracking store."""
+        return f"{what}/{self.name}"
+
+    def run(self) -> None:
+        checkpoint = f"pretrained/{self.pretraining}"
+        self._do("pretrain", checkpoint, shards=self.job.store.url("shards"))
+        people = self.job.store.url("people")
+        made = {name: self.job.store.url(self.place(name)) for name in ("adapters", "images")}
+        using = {"shards": people, "checkpoint": self.job.store.url(checkpoint)}
+        self._do("personalize", self.place("adapters"), **using)
+        self._do("generate", self.place("images"), **using, adapters=made["adapters"])
+        done = self._do("evaluate", self.place("evaluation"), shards=people, images=made["images"])
+        self.scores = done["scores"]
+
+    def _do(self, command: str, out: str, **flags: str) -> dict[str, Any]:
+        words = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
+        changes = {"name": self.name, **self.changes}
+        return _start(self.job, command, self.name, changes, *words, out=out)
+
+
+def _start(job: Job, command: str, title: str, changes: Mapping[str, Any], *words: str, out: str) -> dict[str, Any]:
+    """One ordinary command with the variant's changes to the recipe."""
+    from jobs.__main__ import start  # which imports every command, this one too
+
+    job.say(f"ablate: {title}: {command}")
+    sets = [*job.args.set, *_assignments(changes)]
+    over = [word for text in sets for word in ("--set", text)]
+    return start(command, ["--recipe", job.args.recipe, *over, *words, "--out", job.store.url(out), "--yes"])
+
+
+def _assignments(changes: Mapping[str, Any]) -> list[str]:
+    """As ``--set`` takes them; a variant's own recipe says nothing of the others."""
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + ["ablations=null"]

@@ -1,0 +1,66 @@
+"""`ablate`: several variants of a method through the ordinary commands, on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from e4t_core.errors import UsageError
+from jobs._recipe import load, names
+from tests.jobs.conftest import SMALL, everything, start
+
+LITTLE = (
+    "train.steps=2",
+    "source.identities=2",
+    "personalize.max_identities=2",
+    "generate.prompts=[{name: photo, template: 'a photo of {}', concept_less: a photo}]",
+    "evaluate.bootstrap_samples=100",
+    "ablations.people={source.split: test, source.identities: 2, source.styles: [photo]}",
+)
+FIG_4B = {
+    "full", "no_tuning", "tune_components_only", "tune_denoiser_only", "no_iterative_refinement",
+    "no_embedding_regularization", "direct_offsets", "no_offsets", "hypernetwork_offsets",
+}  # fmt: skip
+
+
+def ablate(*words: str) -> dict[str, object]:
+    """The job on the small road."""
+    return start("ablate", "--recipe", "e4t_ablations_tiny", *words, sets=LITTLE)
+
+
+def test_every_switch_of_fig_4b_is_in_the_recipe(tmp_path: Path) -> None:
+    plan = ablate("--out", str(tmp_path / "new"), "--dry-run")["variants"]
+    assert isinstance(plan, dict)
+    assert set(plan) == FIG_4B
+    tuning = ("full", "no_tuning", "tune_components_only", "tune_denoiser_only")
+    assert len({plan[name] for name in tuning}) == 1  # switches of tuning share a pre-training
+    assert len(set(plan.values())) == 6
+    assert not (tmp_path / "new").exists()
+
+
+def test_variants_are_compared_on_one_page(tmp_path: Path, ray_local: None) -> None:
+    words = ("--out", str(tmp_path), "--only", "full,no_tuning")
+    done = ablate(*words)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "e4t (full)" in page
+    assert "e4t (no_tuning)" in page
+    assert len(list((tmp_path / "pretrained").glob("*/module.safetensors"))) == 1
+    assert set(done["variants"]) == {"full", "no_tuning"}  # type: ignore[call-overload]
+    before = everything(tmp_path / "adapters")
+    ablate(*words)
+    assert everything(tmp_path / "adapters") == before
+
+
+def test_unknown_variants_and_recipes_without_any(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no variant is called 'no_tunning'; did you mean 'no_tuning'"):
+        ablate("--out", str(tmp_path), "--only", "no_tunning")
+    with pytest.raises(UsageError, match="recipe 'tiny' has no section 'ablations'; use --recipe e4t_ablations_tiny"):
+        start("ablate", "--out", str(tmp_path))
+
+
+def test_ablations_do_not_enter_a_variants_recipe() -> None:
+    assert "e4t_ablations_tiny" in names()
+    recipe = load("e4t_ablations_tiny", [*SMALL, "ablations=null"])
+    assert recipe.ablations is None
+    assert "ablations" not in recipe.dump()
