@@ -250,6 +250,8 @@ class Store:
     @contextlib.contextmanager
     def _told(self, action: str, key: str) -> Iterator[None]:
         """Turn a location's refusal into a message that names it; 'not found' and 'exists' stay as they are."""
+        if action in ("write", "delete") and self.uri.startswith(SCHEME):
+            raise StorageError(f"cannot {action} {self.url(key)}: it is part of the installed package; use another URI")
         try:
             yield
         except FileExistsError:

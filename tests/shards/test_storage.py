@@ -233,3 +233,9 @@ def test_what_ships_with_the_package_is_a_store() -> None:
     assert (shipped / "unet").read("config.json") == shipped.read("unet/config.json")
     with pytest.raises(UsageError, match="did you mean 'tiny'"):
         Store("bundled:tinny")
+    writes = (shipped.put, ("x", b"")), (shipped.create, ("x", b"")), (shipped.delete, ("README.md",))
+    for write, words in writes:
+        with pytest.raises(StorageError, match="it is part of the installed package; use another URI"):
+            write(*words)
+    assert not shipped.exists("x")
+    assert shipped.exists("README.md")
