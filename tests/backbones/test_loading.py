@@ -178,7 +178,7 @@ def test_pickled_weights_are_not_read(broken_folder: Path, part: str) -> None:
     [
         ("unet", "cross_attention_dim", 64),
         ("unet", "layers_per_block", 2),
-        ("vae", "latent_channels", 8),
+        ("vae", "latent_channels", 6),
         ("text_encoder", "hidden_size", 64),
         ("text_encoder", "num_hidden_layers", 4),
     ],

@@ -31,7 +31,8 @@ from jobs._units import ImageSet
 from pipelines.loader import ShardDataset
 from tests.jobs import people
 
-QUICK = ("--set", "evaluate.bootstrap_samples=200", "--set", "evaluate.threads=1")
+SETS = ("evaluate.bootstrap_samples=200", "evaluate.threads=1", "backbone.random_seed=0", "clip.random_seed=0")
+QUICK = tuple(word for text in SETS for word in ("--set", text))
 
 
 @pytest.fixture(autouse=True)

@@ -332,7 +332,7 @@ def test_evaluation_takes_the_packages_stack_where_there_is_no_other(
 
 def test_what_ships_does_what_its_card_says(tmp_path: Path) -> None:
     """The acceptance bounds, on a small sample of the test split."""
-    small = ("identities=30", "images_per_identity=8", "pictures=60")
+    small = ("identities=30", "images_per_identity=8", "pictures=60", "generated=80")
     words = [word for text in small for word in ("--set", f"stack.evaluation.{text}")]
     args = parser("train-tiny").parse_args([*words, "--out", str(tmp_path), "--evaluate"])
     figures = _module("train-tiny").run(Job(args))["figures"]
@@ -340,6 +340,8 @@ def test_what_ships_does_what_its_card_says(tmp_path: Path) -> None:
     assert figures["identity_auc_across_styles"] >= 0.93
     assert figures["clip_style"] >= 0.95
     assert figures["clip_scene"] >= 0.95
+    assert figures["generated_style"] >= 0.9
+    assert figures["generated_scene"] >= 0.9
 
 
 # --- refusals
