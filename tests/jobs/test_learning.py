@@ -1,4 +1,4 @@
-"""What the shipped stack and encoder must be able to do: learn people nobody trained on, from one photo."""
+"""What the shipped stack must be able to do: learn people nobody trained on, from one photo."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ PROMPTS = (
     "{name: sketch, template: 'a pencil sketch of {}', concept_less: a pencil sketch, kind: style},"
     "{name: snow, template: 'a photo of {} in the snow', concept_less: a photo of the snow, kind: background}]"
 )
+TRAINING = ("train.steps=2", "train.batch_size=4", "workers.threads=1")
+"""No pre-trained encoder ships yet: what is measured is tuning alone."""
 
 
 def road(folder: Path, people: int, *sets: str) -> pd.DataFrame:
-    """Score rows of unseen people, personalized from the shipped encoder by the ordinary commands."""
-    over = (PROMPTS, f"source.identities={people}", f"personalize.max_identities={people}", *sets)
+    """Score rows of unseen people, personalized by the ordinary commands."""
+    over = (PROMPTS, *TRAINING, f"source.identities={people}", f"personalize.max_identities={people}", *sets)
     shared = ["--recipe", "nightly_tiny", *(word for text in over for word in ("--set", text)), "--yes"]
     shards = ["--shards", str(folder.parent / "people")]
-    model = ["--checkpoint", "bundled:e4t_face"]
+    model = ["--checkpoint", str(folder.parent / "module")]
 
     def made(name: str) -> str:
         return str(folder / name)
 
     start("preprocess", [*shared, "--out", shards[1]])
+    start("pretrain", [*shared, *shards, "--out", model[1]])
     start("personalize", [*shared, *shards, *model, "--out", made("adapters")])
     start("generate", [*shared, *shards, *model, "--adapters", made("adapters"), "--out", made("images")])
     done: dict[str, Any] = start("evaluate", [*shared, *shards, "--images", made("images"), "--out", made("scores")])
