@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from e4t_core.errors import UsageError
+from jobs import _ray
+from jobs.__main__ import parser
 from jobs._recipe import load, names
 from tests.jobs.conftest import SMALL, everything, start
 
@@ -39,6 +45,47 @@ def test_every_switch_of_fig_4b_is_in_the_recipe(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[argparse.Namespace]:
+    """Nothing runs; the commands that would are noted."""
+    commands: list[argparse.Namespace] = []
+
+    def start(command: str, words: Sequence[str]) -> dict[str, Any]:
+        commands.append(parser(command).parse_args(list(words)))
+        commands[-1].command = command
+        return {"scores": {command: 1.0}, "report": "page"}
+
+    monkeypatch.setattr("jobs.__main__.start", start)
+    monkeypatch.setattr(_ray, "session", lambda config: contextlib.nullcontext())
+    return commands
+
+
+def test_a_variant_goes_through_the_ordinary_commands(tmp_path: Path, told: list[argparse.Namespace]) -> None:
+    done = ablate("--out", str(tmp_path), "--only", "full,no_tuning")
+    each = ["pretrain", "personalize", "generate", "evaluate"]
+    assert [t.command for t in told] == ["preprocess", "preprocess", *each, *each, "report"]
+    training, people = told[:2]
+    assert load(training.recipe, training.set).source.split == "train"  # type: ignore[attr-defined]
+    assert load(people.recipe, people.set).source.split == "test"  # type: ignore[attr-defined]
+    full, untuned = told[2:6], told[6:10]
+    assert full[0].out == untuned[0].out
+    assert full[1].checkpoint == full[2].checkpoint == full[0].out
+    assert (full[0].shards, full[1].shards) == (training.out, people.out)
+    for commands, name, tune in ((full, "full", "all"), (untuned, "no_tuning", "none")):
+        recipes = [load(c.recipe, c.set) for c in commands]
+        assert {r.name for r in recipes} == {name}
+        assert {r.method.personalize.tune for r in recipes} == {tune}  # type: ignore[attr-defined]
+        assert commands[2].adapters == commands[1].out
+        assert commands[3].images == commands[2].out
+    assert told[-1].evaluation == [full[3].out, untuned[3].out]
+    assert done == {
+        "out": str(tmp_path),
+        "report": "page",
+        "variants": {name: {"evaluate": 1.0} for name in ("full", "no_tuning")},
+    }
+
+
+@pytest.mark.full
 def test_variants_are_compared_on_one_page(tmp_path: Path, ray_local: None) -> None:
     words = ("--out", str(tmp_path), "--only", "full,no_tuning")
     done = ablate(*words)
