@@ -26,7 +26,8 @@ def _compared(name: str, rounds: int, batch: int, tokens: int, text: int | None,
     torch.manual_seed(0)
     x = torch.randn(batch, tokens, heads * width, requires_grad=True)
     states = None if text is None else torch.randn(batch, text, heads * width)
-    layer = Attention(heads * width, None if text is None else heads * width, heads, width).requires_grad_(False)
+    context = None if text is None else heads * width
+    layer = Attention(heads * width, context, heads=heads, dim_head=width).requires_grad_(False)
 
     def both(processor: AttnProcessor | AttnProcessor2_0) -> None:
         with torch.autocast("cpu", torch.bfloat16):
