@@ -7,6 +7,7 @@ made from raw words by our own formula. Streams are named, and a stream never de
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ class Draws:
 
     def units(self, *shape: int) -> NDArray[np.float64]:
         """An array of :meth:`unit`."""
-        words = self._bits.random_raw(int(np.prod(shape)))
+        words = self._bits.random_raw(math.prod(shape))
         return (words >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
 
     def uniform(self, low: float, high: float) -> float:

@@ -42,11 +42,13 @@ class Figure:
         cos, sin = np.cos(stance.roll), np.sin(stance.roll)
         self._turned = np.array([[cos, sin], [-sin, cos]]) * stance.scale
         self._at = np.array((stance.x, stance.y))
-        self._pivot = np.array((0.0, neck))
+        pivot = np.array((0.0, neck))
+        self._leaned_at = self._at + pivot * stance.scale - pivot @ self._turned
+        self._cos_yaw, self._sin_yaw = np.cos(stance.yaw * 0.8), np.sin(stance.yaw * 0.8)
 
     def place(self, xy: Points) -> Points:
         """Head units -> frame units; the head leans about the neck."""
-        return (xy - self._pivot) @ self._turned + self._at + self._pivot * self._stance.scale
+        return xy @ self._turned + self._leaned_at
 
     def place_body(self, xy: Points) -> Points:
         """The same without leaning."""
@@ -54,8 +56,11 @@ class Figure:
 
     def turn(self, xy: Points, depth: float = 0.0) -> Points:
         """Move points of the face as on a turned ball; ``depth`` lifts them off it (a nose)."""
-        angle = np.arcsin(np.minimum(np.maximum(xy[:, 0] / self._radius, -0.98), 0.98))
+        sin = np.minimum(np.maximum(xy[:, 0] / self._radius, -0.98), 0.98)
         out = np.empty_like(xy)
-        out[:, 0] = self._radius * np.sin(angle + self._stance.yaw * 0.8) + depth * np.sin(self._stance.yaw)
+        # sin(a + yaw), without an arcsine
+        out[:, 0] = self._radius * (sin * self._cos_yaw + np.sqrt(1 - sin * sin) * self._sin_yaw)
+        if depth:
+            out[:, 0] += depth * np.sin(self._stance.yaw)
         out[:, 1] = xy[:, 1] + self._stance.pitch
         return out

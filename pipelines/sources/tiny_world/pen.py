@@ -21,6 +21,7 @@ Color = tuple[int, int, int]
 _BLACK: Color = (16, 12, 18)
 
 
+@lru_cache(maxsize=4096)
 def mix(a: Color, b: Color, share: float) -> Color:
     """``a`` with ``share`` of ``b``."""
     return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
@@ -79,9 +80,14 @@ def smooth(control: Points | Sequence[tuple[float, float]], closed: bool = True,
     """A Catmull-Rom curve through the control points, ``steps`` points a segment."""
     p = np.asarray(control, dtype=np.float64)
     p = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
-    segments = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]], 1)
-    curve = np.einsum("sk,nkd->nsd", _catmull_rom(steps), segments).reshape(-1, 2)
+    curve = (_catmull_rom(steps) @ p[_windows(len(p))]).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, p[-1:]])
+
+
+@lru_cache(maxsize=64)
+def _windows(n: int) -> NDArray[np.intp]:
+    """(n - 3, 4) numbers of four points in a row."""
+    return np.arange(n - 3)[:, None] + np.arange(4)
 
 
 @lru_cache(maxsize=16)
