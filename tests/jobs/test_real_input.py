@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
+from jobs._report.inputs import load_entries
 
 QUICK = [
     "shards.samples_per_shard=8", "train.steps=2", "train.batch_size=2", "train.checkpoint_every=2",
@@ -60,4 +61,6 @@ def test_the_road_on_real_photographs(
         at["report"],
     )
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "Random weights" in page
+    names = load_entries([at["evaluation"]], [])[0].rows["identity"].unique()
+    assert len(names) == people
+    assert all(name in page for name in names)
