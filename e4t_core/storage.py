@@ -249,7 +249,10 @@ class Store:
 
     @contextlib.contextmanager
     def _told(self, action: str, key: str) -> Iterator[None]:
-        """Turn a location's refusal into a message that names it; 'not found' and 'exists' stay as they are."""
+        """Turn a location's refusal into a message that names it; 'not found' and 'exists' stay as they are.
+
+        The package's own folder may let us write; that counts as refused.
+        """
         if action in ("write", "delete") and self.uri.startswith(SCHEME):
             raise StorageError(f"cannot {action} {self.url(key)}: it is part of the installed package; use another URI")
         try:

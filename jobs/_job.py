@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 from tqdm import tqdm
 
-from e4t_core.errors import UsageError
+from e4t_core.errors import UsageError, nearest
 from e4t_core.storage import Store
 from jobs import _ray
 from jobs._recipe import Recipe, load
+
+
+def chosen(only: str | None, known: Sequence[str], what: str) -> tuple[str, ...]:
+    """The names of ``--only a,b`` in the order of ``known``; all of them without it.
+
+    Raises:
+        UsageError: no ``what`` has that name.
+    """
+    asked = [word.strip() for word in only.split(",")] if only else list(known)
+    for word in asked:
+        if word not in known:
+            raise UsageError(f"--only {only}: no {what} is called '{word}'{nearest(word, known)}")
+    return tuple(name for name in known if name in asked)
 
 
 @dataclass

@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from e4t_core.errors import UsageError, nearest
+from e4t_core.errors import UsageError
 from e4t_core.record import fingerprint
-from jobs._job import Job
+from jobs.__main__ import start
+from jobs._job import Job, chosen
 from jobs._recipe import load
 from jobs._run_folder import decisive
 from jobs._sections import AblationsConfig
@@ -30,9 +31,10 @@ def run(job: Job) -> dict[str, Any]:
 
     Variants whose pre-training would be the same share it, so that switches of tuning cost no training.
     """
-    variants = [_Variant(job, name, changes) for name, changes in _chosen(job).items()]
-    trained = {variant.pretraining: variant for variant in reversed(variants)}
-    job.say(f"ablate: {len(variants)} variants, {len(trained)} pre-trainings -> {job.out}")
+    known = _section(job).variants
+    variants = [_Variant(job, name, known[name]) for name in chosen(job.args.only, tuple(known), "variant")]
+    trainings = {variant.pretraining for variant in variants}
+    job.say(f"ablate: {len(variants)} variants, {len(trainings)} pre-trainings -> {job.out}")
     if job.dry_run:
         return {"dry_run": True, "out": job.out, "variants": {v.name: v.pretraining for v in variants}}
     with job.ray():
@@ -40,14 +42,8 @@ def run(job: Job) -> dict[str, Any]:
         _start(job, "preprocess", job.recipe.name, _section(job).people, out="people")
         for variant in variants:
             variant.run()
-    report = _start(
-        job,
-        "report",
-        job.recipe.name,
-        {},
-        *(word for variant in variants for word in ("--evaluation", job.store.url(variant.place("evaluation")))),
-        out="report",
-    )
+    scored = [word for v in variants for word in ("--evaluation", job.store.url(v.place("evaluation")))]
+    report = _start(job, "report", job.recipe.name, {}, *scored, out="report")
     return {"out": job.out, "report": report["report"], "variants": {v.name: v.scores for v in variants}}
 
 
@@ -58,27 +54,13 @@ def _section(job: Job) -> AblationsConfig:
     return found
 
 
-def _chosen(job: Job) -> dict[str, dict[str, Any]]:
-    """Variants by name, in the recipe's order.
-
-    Raises:
-        UsageError: no such variant.
-    """
-    known = _section(job).variants
-    asked = [word.strip() for word in job.args.only.split(",")] if job.args.only else list(known)
-    for word in asked:
-        if word not in known:
-            raise UsageError(f"--only {job.args.only}: no variant is called '{word}'{nearest(word, known)}")
-    return {name: known[name] for name in known if name in asked}
-
-
 class _Variant:
     """One way of doing it, with its places below ``--out``."""
 
     def __init__(self, job: Job, name: str, changes: Mapping[str, Any]) -> None:
         self.job, self.name, self.changes = job, name, changes
-        self.recipe = load(job.args.recipe, [*job.args.set, *_assignments(changes)])
-        self.pretraining = fingerprint(decisive(self.recipe.dump()))
+        recipe = load(job.args.recipe, [*job.args.set, *_assignments(changes)])
+        self.pretraining = fingerprint(decisive(recipe.dump()))
         self.scores: dict[str, Any] = {}
 
     def place(self, what: str) -> str:
@@ -104,8 +86,6 @@ class _Variant:
 
 def _start(job: Job, command: str, title: str, changes: Mapping[str, Any], *words: str, out: str) -> dict[str, Any]:
     """One ordinary command with the variant's changes to the recipe."""
-    from jobs.__main__ import start  # which imports every command, this one too
-
     job.say(f"ablate: {title}: {command}")
     sets = [*job.args.set, *_assignments(changes)]
     over = [word for text in sets for word in ("--set", text)]

@@ -8,16 +8,16 @@ from typing import Any
 
 from e4t_core.errors import UsageError
 from e4t_core.storage import Store
-from jobs._job import Job
+from jobs._job import Job, chosen
 from jobs._tiny_stack.config import StackConfig
 
-HELP = "train the small stack that ships with the package, encoders included; resumable"
+HELP = "train the small stack that ships with the package, and encoders on it; resumable"
 RECIPE = "tiny_stack"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of this job."""
-    parser.add_argument("--only", metavar="A,B", help="parts: pictures, vae, clip, identity, diffusion, encoders")
+    parser.add_argument("--only", metavar="A,B", help="these of pictures, vae, clip, identity, diffusion, encoders")
     parser.add_argument("--init", metavar="DIR|bundled", help="begin from the weights of an earlier run or the package")
     parser.add_argument("--evaluate", action="store_true", help="train nothing; measure what --out or the package has")
     parser.add_argument(
@@ -30,10 +30,10 @@ def run(job: Job) -> dict[str, Any]:
     stack, out = _stack(job), _folder(job)
     from jobs._tiny_stack.check import check  # torch and diffusers: not for --help
     from jobs._tiny_stack.encoders import train_encoders
-    from jobs._tiny_stack.order import ENCODERS, PARTS, chosen, run_parts
+    from jobs._tiny_stack.order import ALL, ENCODERS, PARTS, run_parts
 
     check(stack)
-    only = chosen(job.args.only)
+    only = chosen(job.args.only, ALL, "part")
     work = _work(job, stack, out)
     if job.dry_run:
         from jobs._tiny_stack.plan import plan

@@ -9,12 +9,15 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from torch import Tensor
 
 _MOST_TOKENS = 1024
-"""Above it the matrix of all pairs costs more memory than the kernel costs time."""
+"""The most that the bench has measured: plain matrices keep all pairs of tokens for the backward pass."""
 
 
 class FastestAttention:
-    """The fused kernel, but plain matrices where CPUs train in bfloat16: there the fused kernel takes 1.3 to 2.7 times
-    as long up to 256 tokens, as long at 1,024 (`python -m tests.benchmarks attention`). Both compute the same."""
+    """A diffusers attention processor: the fused kernel, but plain matrices where CPUs train in bfloat16.
+
+    There the fused kernel takes 1.0 to 2.7 times as long (`python -m tests.benchmarks attention`). Both compute the
+    same, to rounding. ``hidden_states`` are (B, N, D), or (B, D, h, w) with N = hw; so is what comes out.
+    """
 
     def __init__(self) -> None:
         self._fused, self._plain = AttnProcessor2_0(), AttnProcessor()

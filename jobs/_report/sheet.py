@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -10,26 +11,26 @@ from PIL import Image, ImageDraw, ImageFont
 from jobs._report.gallery import choose, ranking
 from jobs._report.inputs import Entry, Shards
 
-_CELL, _GAP, _HEAD, _SIDE = 96, 4, 22, 150
-"""Pixels: a picture, the space between two, the line of headings, the column of methods (with several only)."""
+_CELL, _GAP, _HEAD = 96, 4, 22
+"""Pixels: a picture, the space between two, the line of headings."""
 _INK, _PAPER = (40, 40, 48), (255, 255, 255)
 
 
 def sheet(entries: Sequence[Entry], shards: Shards, most: int) -> bytes:
     """A PNG of at most ``most`` identities, best and worst of the first method if there are more."""
     names = [name for name, _ in choose(ranking(entries[0])[1], most)]
-    first = entries[0].rows.drop_duplicates("prompt")
-    prompts = first.sort_index()["prompt"].to_list()
+    prompts = list(dict.fromkeys(prompt for entry in entries for prompt in entry.rows["prompt"]))
     rows = [(entry, name) for name in names for entry in entries if (entry.rows["identity"] == name).any()]
-    left = _SIDE if len(entries) > 1 else 0
+    font = ImageFont.load_default(size=13)
+    left = math.ceil(max(font.getlength(entry.label) for entry in entries)) + 2 * _GAP if len(entries) > 1 else 0
     canvas = Image.new("RGB", (left + (len(prompts) + 1) * (_CELL + _GAP), _HEAD + len(rows) * (_CELL + _GAP)), _PAPER)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    draw = ImageDraw.Draw(canvas)
     for column, text in enumerate(["photo given", *(p.replace("_", " ") for p in prompts)]):
         draw.text((left + column * (_CELL + _GAP) + _CELL / 2, _HEAD / 2), text, _INK, font, anchor="mm")
     for number, (entry, name) in enumerate(rows):
         y = _HEAD + number * (_CELL + _GAP)
         if left:
-            draw.text((4, y + _CELL / 2), entry.label, _INK, font, anchor="lm")
+            draw.text((_GAP, y + _CELL / 2), entry.label, _INK, font, anchor="lm")
         for column, data in enumerate(_pictures(entry, name, prompts, shards)):
             if data is not None:
                 canvas.paste(_cell(data), (left + column * (_CELL + _GAP), y))

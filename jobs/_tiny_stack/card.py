@@ -7,60 +7,45 @@ known of the others.
 from __future__ import annotations
 
 import json
-import os
-import platform
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
 
-from e4t_core.record import versions
 from jobs._tiny_stack.encoders import encoder_records
 from jobs._tiny_stack.files import BACKBONE, TRAINING, WEIGHTS, StackFolder
 from jobs._tiny_stack.order import PARTS, progress
-from jobs._tiny_stack.pictures import about
 from jobs._tiny_stack.work import Work
 
 CARD = f"{BACKBONE}/README.md"
-_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch")
 
 
 def write_record(work: Work, stack: StackFolder, target: StackFolder) -> None:
     """Put what this run knows of its parts into the target's record; parts it did not train keep theirs."""
     known = target.record()
     for name, made in progress(work).items():
-        told = made["record"] if "taken" in made else _described(work, stack, name, made)
+        told = made["record"] if "taken" in made else _described(stack, name, made)
         if told is not None:
             known[name] = told
     (target.root / TRAINING).write_text(json.dumps(known, indent=1) + "\n")
 
 
-def _described(work: Work, stack: StackFolder, name: str, made: dict[str, Any]) -> dict[str, Any]:
+def _described(stack: StackFolder, name: str, made: dict[str, Any]) -> dict[str, Any]:
+    settings = made["settings"]
     last: dict[str, float] = made["history"][-1] if made["history"] else {}
     return {
         "weights": stack.hashes(name),
         "begun_from": made["begun_from"],
         "step": made["step"],
         "steps": made["steps"],
-        "batch_size": getattr(work.stack, name).batch_size,
+        "batch_size": settings["stack"][name]["batch_size"],
         "losses": {k: round(v, 4) for k, v in last.items() if k not in ("step", "lr", "seconds")},
         "minutes": round(last.get("seconds", 0.0) / 60, 1),
-        "seed": work.seed,
-        "pictures": about(work.stack.pictures),
-        "command": _command(work, name),
-        "hardware": hardware(work.device),
-        "versions": versions(*_PACKAGES),
+        "seed": settings["seed"],
+        "pictures": settings["stack"]["pictures"],
+        **made["made_with"],
     }
-
-
-def _command(work: Work, part: str) -> str:
-    args = work.job.args
-    words = ["python -m jobs train-tiny"]
-    words += [f"--recipe {work.job.recipe.name}"] if work.job.recipe.name != "tiny_stack" else []
-    words += [f"--set {text!r}" for text in args.set]
-    return " ".join([*words, "--only", part, "--out OUT"])
 
 
 def write_card(work: Work, target: StackFolder, figures: dict[str, Any]) -> Path:
@@ -92,16 +77,3 @@ def _sizes(stack: StackFolder) -> list[tuple[str, int, str]]:
     """(file, bytes, hash) of the weights that are there."""
     there = [n for n in WEIGHTS if stack.weights(n).is_file()]
     return [(WEIGHTS[n], stack.weights(n).stat().st_size, stack.hash(n)) for n in there]
-
-
-def hardware(device: torch.device) -> str:
-    """What it was trained on, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} cores, {_processor()}"
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    names = [line for line in path.read_text().splitlines() if line.startswith("model name")] if path.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.machine()

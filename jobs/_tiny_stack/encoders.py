@@ -1,8 +1,7 @@
-"""The pre-trained methods that ship with the stack: the ordinary ``preprocess`` and ``pretrain`` on its own weights."""
+"""Pre-trained methods to ship beside the stack: the ordinary ``preprocess`` and ``pretrain`` on its own weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from e4t_core.errors import UserError
 from e4t_core.record import RECORD_KEY, Record
 from e4t_core.storage import Store
 from e4t_core.training.artifacts import load_tensors, save_tensors
+from jobs.__main__ import start
 from jobs._recipe import load
 from jobs._run_folder import MODULE, RECORD, RunFolder
 from jobs._tiny_stack.files import BACKBONE, CLIP, StackFolder
@@ -25,10 +25,10 @@ def train_encoders(work: Work) -> None:
     for part in NEEDED:
         require_part(work, part, "the encoders")
     for name, recipe in work.stack.encoders.items():
-        folder = work.out / "encoders" / name
+        folder = _folder(work, name)
         where = ("--recipe", recipe, *_models(work.trained), "--yes")
-        _command("preprocess", *where, "--out", str(folder / "shards"))
-        _command("pretrain", *where, "--shards", str(folder / "shards"), "--out", str(_run(work, name)))
+        start("preprocess", [*where, "--out", str(folder / "shards")])
+        start("pretrain", [*where, "--shards", str(folder / "shards"), "--out", str(folder / "run")])
 
 
 def ready_encoders(work: Work) -> list[str]:
@@ -37,8 +37,8 @@ def ready_encoders(work: Work) -> list[str]:
     Raises:
         UserError: they are too large to ship.
     """
-    ready = [name for name in work.stack.encoders if RunFolder(Store(str(_run(work, name)))).record() is not None]
-    size = sum((_run(work, name) / MODULE).stat().st_size for name in ready) / 2
+    ready = [name for name in work.stack.encoders if _run(work, name).record() is not None]
+    size = sum((_folder(work, name) / "run" / MODULE).stat().st_size for name in ready) / 2  # in half precision
     if size > work.stack.encoders_max_megabytes * 1e6:
         raise UserError(
             f"the encoders would take {size / 1e6:.1f} MB, over stack.encoders_max_megabytes = "
@@ -52,7 +52,7 @@ def install_encoder(work: Work, name: str, target: StackFolder) -> None:
 
     Weights are stored in half precision; the record names the package's models instead of this run's folders.
     """
-    run = RunFolder(Store(str(_run(work, name))))
+    run = _run(work, name)
     tensors, metadata = load_tensors(run.store, MODULE)
     record = _shipped(run.trained(), work.stack.encoders[name])
     facts = {k: v for k, v in record.facts.items() if k != "sha256"}
@@ -74,20 +74,18 @@ def encoder_records(work: Work, target: StackFolder) -> dict[str, dict[str, Any]
     return out
 
 
-def _run(work: Work, name: str) -> Path:
-    return work.out / "encoders" / name / "run"
+def _folder(work: Work, name: str) -> Path:
+    return work.out / "encoders" / name
+
+
+def _run(work: Work, name: str) -> RunFolder:
+    return RunFolder(Store(str(_folder(work, name) / "run")))
 
 
 def _models(stack: StackFolder) -> tuple[str, ...]:
     """The run's own weights in place of the package's."""
     paths = {"backbone.path": stack.root / BACKBONE, "clip.path": stack.root / CLIP}
     return tuple(word for key, path in paths.items() for word in ("--set", f"{key}={path}"))
-
-
-def _command(name: str, *words: str) -> Mapping[str, Any]:
-    from jobs.__main__ import start  # which imports every command, this one too
-
-    return start(name, words)
 
 
 def _shipped(record: Record, recipe: str) -> Record:

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from e4t_core.errors import UsageError, nearest
+from e4t_core.errors import UsageError
 from jobs._tiny_stack.clip import ClipPart
 from jobs._tiny_stack.diffusion import DiffusionPart
 from jobs._tiny_stack.files import CONFIGS, NETWORKS, WEIGHTS
@@ -25,21 +26,11 @@ from jobs._tiny_stack.work import Work
 
 PARTS: dict[str, type[Part]] = {part.name: part for part in (VaePart, ClipPart, IdentityPart, DiffusionPart)}
 PICTURES, ENCODERS = "pictures", "encoders"
+ALL = (PICTURES, *PARTS, ENCODERS)
+"""What ``--only`` can name, in the order in which it is done."""
 DONE = "done.json"
-
-
-def chosen(only: str | None) -> tuple[str, ...]:
-    """Parts of ``--only a,b``, in their own order; all without it.
-
-    Raises:
-        UsageError: no such part.
-    """
-    known = (PICTURES, *PARTS, ENCODERS)
-    asked = [word.strip() for word in only.split(",")] if only else list(known)
-    for word in asked:
-        if word not in known:
-            raise UsageError(f"--only {only}: no part is called '{word}'{nearest(word, known)}")
-    return tuple(name for name in known if name in asked)
+_TOLD = ("settings", "step", "history", "begun_from", "made_with")
+"""What a checkpoint tells of a part's training."""
 
 
 def run_parts(work: Work, only: Sequence[str]) -> None:
@@ -74,8 +65,7 @@ def _run_part(work: Work, part: Part, stop: StopRequest) -> None:
 
 def record(work: Work, part: Part, outcome: Outcome) -> None:
     """Say that a part is finished, and keep its curve."""
-    line = {"settings": part.settings(), "step": outcome.step, "steps": outcome.steps, "facts": outcome.facts}
-    _write_done(work, part.name, {**line, "begun_from": outcome.begun_from, "history": outcome.history})
+    _write_done(work, part.name, {"settings": part.settings(), **asdict(outcome)})
 
 
 def finished(work: Work, name: str) -> dict[str, Any] | None:
@@ -87,15 +77,17 @@ def finished(work: Work, name: str) -> dict[str, Any] | None:
 
 
 def progress(work: Work) -> dict[str, dict[str, Any]]:
-    """Part -> ``step``, ``steps``, ``history`` and ``begun_from``, from its end or its checkpoint; parts not begun are
-    left out. A part that was taken as it is has ``taken`` and ``record`` (of its training, if known) instead."""
+    """Part -> ``steps`` and what :data:`_TOLD` names, from its end or its checkpoint; parts not begun are left out.
+
+    A part that was taken as it is has ``taken`` and ``record`` (of its training, if known) instead.
+    """
     out = {}
     for name in PARTS:
         done, path = finished(work, name), work.part(name) / CHECKPOINT
         if done is None and path.exists():
             state = read_checkpoint(path)
             steps = state["settings"]["stack"][name]["steps"]
-            done = {**{key: state[key] for key in ("step", "history", "begun_from")}, "steps": steps}
+            done = {**{key: state[key] for key in _TOLD}, "steps": steps}
         if done is not None:
             out[name] = done
     return out

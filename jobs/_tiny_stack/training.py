@@ -21,6 +21,7 @@ from e4t_core.errors import DataError, UserError
 from e4t_core.training import TrainingDiverged
 from jobs._tiny_stack.files import NETWORKS
 from jobs._tiny_stack.part import Part, Step
+from jobs._tiny_stack.provenance import made_with
 from jobs._tiny_stack.settings import require_same
 from jobs._tiny_stack.stopping import StopRequest
 
@@ -41,6 +42,7 @@ class Outcome:
         step: steps done. ``steps``: of how many.
         history: log lines: ``step``, ``lr``, ``seconds`` and the means of the loss terms since the line before.
         begun_from: hashes of the weights it began with; empty if it began with drawn ones.
+        made_with: command, hardware and versions of its last steps.
         facts: what the part's export tells.
     """
 
@@ -48,6 +50,7 @@ class Outcome:
     steps: int
     history: list[dict[str, float]]
     begun_from: dict[str, str]
+    made_with: dict[str, Any]
     facts: dict[str, Any]
 
 
@@ -58,6 +61,7 @@ class Training:
         self.part, self.config, self.work = part, part.config, part.work
         self.module = part.drawn().to(self.work.device)
         self.begun_from: dict[str, str] = {}
+        self.made_with = made_with(self.work, part.name)
         if self.work.init is not None:
             part.warm_start(self.module, self.work.init)
             self.begun_from = {network: self.work.init.hash(network) for network in NETWORKS[part.name]}
@@ -138,7 +142,7 @@ class Training:
         state = {
             "settings": self.part.settings(), "step": self.step, "seconds": self.seconds, "history": self.history,
             "sums": self.sums, "counted": self.counted, "begun_from": self.begun_from,
-            "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "made_with": self.made_with, "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(), "ema": None if self.ema is None else self.ema.state_dict(),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +213,9 @@ def exported(training: Training) -> Outcome:
     """Write the averaged weights into the run's stack."""
     with training.averaged() as module, torch.no_grad():
         facts = training.part.export(module, training.work.trained)
-    return Outcome(training.step, training.config.steps, training.history, training.begun_from, facts)
+    return Outcome(
+        training.step, training.config.steps, training.history, training.begun_from, training.made_with, facts
+    )
 
 
 def _loop(training: Training, stop: StopRequest) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -31,7 +31,6 @@ class Work:
     seed: int
     out: Path
     init: StackFolder | None = None
-    only: tuple[str, ...] = field(default_factory=tuple)
 
     @property
     def pictures(self) -> Path:

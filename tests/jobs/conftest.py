@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from e4t_core.storage import Store
-from jobs.__main__ import _module, parser
-from jobs._job import Job
+from jobs import __main__ as jobs_main
 from jobs._recipe import load
 from tests.shards.support import build
 
@@ -43,9 +42,7 @@ SMALL = (
 def start(command: str, *words: str, sets: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run a command in this process as ``python -m jobs`` does, errors raised; returns its summary."""
     over = [word for text in (*SMALL, *sets) for word in ("--set", text)]
-    args = parser(command).parse_args(["--recipe", "tiny", *over, *words])
-    summary: dict[str, Any] = _module(command).run(Job(args))
-    return summary
+    return jobs_main.start(command, ["--recipe", "tiny", *over, *words])
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:

@@ -55,7 +55,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[argparse.Namespace]:
         commands[-1].command = command
         return {"scores": {command: 1.0}, "report": "page"}
 
-    monkeypatch.setattr("jobs.__main__.start", start)
+    monkeypatch.setattr("jobs.ablate.start", start)
     monkeypatch.setattr(_ray, "session", lambda config: contextlib.nullcontext())
     return commands
 

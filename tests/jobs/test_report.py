@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from PIL import Image
+from PIL import Image, ImageFont
 
 from e4t_core.storage import Store
 from jobs.__main__ import main
@@ -296,15 +296,17 @@ def test_the_sheet_has_each_picture_in_its_place(bench: Path, tmp_path: Path) ->
         pixels = np.asarray(found.convert("RGB"))
     entries = load_entries([str(bench / f"scored-{name}") for name in ("first", "second")], [])
     prompts = list(dict.fromkeys(entries[0].rows["prompt"]))
-    rows, columns = (pixels.shape[0] - 22) // 100, (pixels.shape[1] - 150) // 100
-    assert (rows, columns) == (4, 1 + len(prompts))  # best and worst identity, each by two methods
+    left = pixels.shape[1] - 100 * (1 + len(prompts))
+    assert pixels.shape[0] == 22 + 4 * 100  # best and worst identity, each by two methods
+    assert left > ImageFont.load_default(size=13).getlength("dull")
+    assert (pixels[22:, :left] < 128).any()  # the methods' names
     best = str(ranking(entries[0])[1].index[0])
     for row, entry in enumerate(entries):
         for column, prompt in enumerate(prompts, 1):
             (data,) = entry.pictures([(best, prompt, 0)])
             with Image.open(io.BytesIO(data)) as image:
                 expected = np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.LANCZOS))
-            y, x = 22 + row * 100, 150 + column * 100
+            y, x = 22 + row * 100, left + column * 100
             np.testing.assert_array_equal(pixels[y : y + 96, x : x + 96], expected)
 
 
