@@ -51,6 +51,29 @@ def open_folder(path: str | None, source: str) -> Store:
     return store
 
 
+def read_text(uri: str, field: str) -> str:
+    """A small text file beside the images; ``field`` is what the recipe calls it (``source.list``).
+
+    Raises:
+        DataError: it is missing, empty, or not UTF-8.
+    """
+    folder, _, name = uri.rpartition("/")
+    try:
+        text = Store(folder or ("/" if uri.startswith("/") else ".")).read(name).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{field} '{uri}' does not exist") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{field} '{uri}' is not UTF-8 text: {error}") from error
+    if not text.strip():
+        raise DataError(f"{field} '{uri}' is empty")
+    return text
+
+
+def beside(stores: Iterable[Store], *names: str) -> str | None:
+    """The URI of the first of these files that is in one of the folders: where datasets publish their lists."""
+    return next((store.url(name) for store in stores for name in names if store.exists(name)), None)
+
+
 def folders(store: Store) -> Iterator[Folder]:
     """Every folder that holds files, with its files in name order. Hidden names (leading dot) are left out.
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from e4t_core.errors import DataError
 from e4t_core.storage import Entry, Store
-from pipelines.sources._listing import first_by_id, folders, is_image, open_folder, smaller
+from pipelines.sources._listing import first_by_id, folders, is_image, open_folder, read_text, smaller
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 _SHOWN = 5
@@ -143,16 +143,7 @@ def read_list(uri: str) -> Mapping[str, int | None]:
     Raises:
         DataError: it is missing, neither of the two formats, or names somebody twice.
     """
-    folder, _, name = uri.rpartition("/")
-    try:
-        text = Store(folder or ("/" if uri.startswith("/") else ".")).read(name).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"source.list '{uri}' does not exist") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"source.list '{uri}' is not UTF-8 text: {error}") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise DataError(f"source.list '{uri}' is empty")
+    lines = [line.strip() for line in read_text(uri, "source.list").splitlines() if line.strip()]
     people: dict[str, int | None] = {}
     for number, (person, images) in _rows(lines, uri):
         if person in people:
