@@ -69,9 +69,26 @@ def read_text(uri: str, field: str) -> str:
     return text
 
 
-def beside(stores: Iterable[Store], *names: str) -> str | None:
+def above(store: Store) -> Store | None:
+    """The folder that holds this one; None at the top of a bucket."""
+    if store.local:
+        return Store(os.path.dirname(store.root) or "/")
+    folder = store.uri.rpartition("/")[0]
+    return None if folder.endswith("/") else Store(folder)
+
+
+def beside(stores: Iterable[Store | None], *names: str) -> str | None:
     """The URI of the first of these files that is in one of the folders: where datasets publish their lists."""
-    return next((store.url(name) for store in stores for name in names if store.exists(name)), None)
+    return next((store.url(name) for store in stores if store for name in names if _visible(store, name)), None)
+
+
+def _visible(store: Store, name: str) -> bool:
+    try:
+        return store.exists(name)
+    except StorageError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return False  # nobody asked for it, and the folder above the images may be somebody else's
+        raise
 
 
 def folders(store: Store) -> Iterator[Folder]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from e4t_core.errors import DataError
 from e4t_core.storage import Store
-from pipelines.sources._listing import beside, first_by_id, folders, is_image, open_folder, read_text, smaller
+from pipelines.sources._listing import above, beside, first_by_id, folders, is_image, open_folder, read_text, smaller
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 IMAGES = "CelebA-HQ-img"
@@ -45,7 +45,7 @@ class CelebaHq(Source):
     @cached_property
     def _root(self) -> Store:
         root = open_folder(self.config.path, self.name)
-        return Store(root.uri.rpartition("/")[0]) if root.uri.rpartition("/")[2] == IMAGES else root
+        return (above(root) or root) if root.root.rpartition("/")[2] == IMAGES else root
 
     @cached_property
     def _store(self) -> Store:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from e4t_core.errors import DataError
 from e4t_core.storage import Store
-from pipelines.sources._listing import beside, first_by_id, folders, open_folder, read_text, smaller
+from pipelines.sources._listing import above, beside, first_by_id, folders, open_folder, read_text, smaller
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 Images = Literal["images1024x1024", "thumbnails128x128", "in-the-wild-images"]
@@ -47,7 +47,7 @@ class Ffhq(Source):
     @cached_property
     def _store(self) -> Store:
         root = open_folder(self.config.path, self.name)
-        return root if root.uri.rpartition("/")[2] in _KINDS else open_folder(root.url(self.config.images), self.name)
+        return root if root.root.rpartition("/")[2] in _KINDS else open_folder(root.url(self.config.images), self.name)
 
     def items(self, limit: int | None = None) -> Iterator[SourceItem]:
         """Stream the listing.
@@ -90,7 +90,7 @@ class Ffhq(Source):
     def _splits(self) -> Mapping[str, str] | None:
         """Number -> split, as the metadata has it; None without metadata."""
         store = self._store
-        uri = self.config.metadata or beside((store, Store(store.uri.rpartition("/")[0])), METADATA)
+        uri = self.config.metadata or beside((store, above(store)), METADATA)
         if uri is None:
             if self.config.split != "all":
                 raise DataError(

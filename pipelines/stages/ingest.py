@@ -131,7 +131,8 @@ def _read(sample: Sample) -> RawSample | Bad:
     except (ConnectionError, TimeoutError):
         raise
     except OSError as error:
-        return Bad("unreadable", f"{item.uri} cannot be read: {error}; its permissions must allow it")
+        advice = "; its permissions must allow it" if isinstance(error, PermissionError) else ""
+        return Bad("unreadable", f"{item.uri} cannot be read: {error}{advice}")
     except StorageError as error:
         if isinstance(error.__cause__, PermissionError):
             return Bad("unreadable", str(error))

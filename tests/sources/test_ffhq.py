@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from e4t_core.config import validate
-from e4t_core.errors import DataError
+from e4t_core.errors import DataError, StorageError
 from e4t_core.storage import Store
 from pipelines.sources import SOURCES, Source
 
@@ -86,3 +86,31 @@ def test_a_folder_without_the_layout(tmp_path: Path) -> None:
     (tmp_path / "images1024x1024" / "01000" / "00007.png").write_bytes(b"in another thousand's folder")
     with pytest.raises(DataError, match=r"no '00000/00000.png' in .*one of images1024x1024, thumbnails128x128"):
         list(source(str(tmp_path)).items())
+
+
+def test_a_path_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Store("images1024x1024").put("00000/00007.png", b"7")
+    metadata(f"{tmp_path}/ffhq-dataset-v2.json")
+    (item,) = source("images1024x1024").items()
+    assert item.labels == {"split": "validation"}
+
+
+def test_a_parent_that_may_not_be_seen_has_no_metadata(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Store.exists
+
+    def exists(store: Store, key: str) -> bool:
+        if store.uri == root:
+            raise StorageError(f"cannot look up {key}") from PermissionError("AccessDenied")
+        return real(store, key)
+
+    monkeypatch.setattr(Store, "exists", exists)
+    metadata(f"{root}/ffhq-dataset-v2.json")
+    assert [item.labels for item in source(f"{root}/images1024x1024").items()] == [{}] * len(NUMBERS)
+    monkeypatch.setattr(Store, "exists", lambda store, key: _fail("cannot look up: the server is down"))
+    with pytest.raises(StorageError, match="the server is down"):
+        list(source(f"{root}/images1024x1024").items())
+
+
+def _fail(message: str) -> bool:
+    raise StorageError(message)
