@@ -115,16 +115,22 @@ class Store:
             self._fresh()
             return bool(self.fs.exists(self._path(key)))
 
-    def size(self, key: str) -> int | None:
-        """Bytes of the object at ``key``; None if there is none."""
+    def entry(self, key: str) -> Entry | None:
+        """What a listing says of the object at ``key``; None if there is none."""
         with self._told("look up", key):
             self._fresh()
             try:
-                return int(self.fs.size(self._path(key)))
+                info = self.fs.info(self._path(key))
             except FileNotFoundError as error:
                 if _code(error) == "NoSuchBucket":
                     raise
                 return None
+        return None if info["type"] == "directory" else _entry(key, info)
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the object at ``key``; None if there is none."""
+        found = self.entry(key)
+        return None if found is None else found.size
 
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
@@ -144,10 +150,9 @@ class Store:
             self._fresh()
             found = self.fs.find(self._path(prefix), detail=True)
         for path in sorted(found):
-            info = found[path]
             if not unfinished and _ASIDE in path.rsplit("/", 1)[-1]:
                 continue
-            yield Entry(path[len(self.root) + 1 :], int(info["size"]), _etag(info), _modified(info))
+            yield _entry(path[len(self.root) + 1 :], found[path])
 
     # --- writing
 
@@ -310,6 +315,10 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "NoCredentialsError":
         return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     return str(error) or type(error).__name__
+
+
+def _entry(key: str, info: dict[str, Any]) -> Entry:
+    return Entry(key, int(info["size"]), _etag(info), _modified(info))
 
 
 def _etag(info: dict[str, Any]) -> str:

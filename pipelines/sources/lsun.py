@@ -201,10 +201,11 @@ def _cached(store: Store, cache: str) -> str:
 
 
 def _remote_file(store: Store) -> Entry:
-    entries = {entry.key: entry for entry in store.list()}
-    if _FILE not in entries:
-        raise _missing(store, [key.removesuffix(f"/{_FILE}") for key in entries if key.endswith(f"/{_FILE}")])
-    return entries[_FILE]
+    found = store.entry(_FILE)
+    if found is None:
+        others = (entry.key for entry in store.list() if entry.key.endswith(f"/{_FILE}"))
+        raise _missing(store, [key.removesuffix(f"/{_FILE}") for key in others])
+    return found
 
 
 def _copy(store: Store, entry: Entry, target: str) -> None:

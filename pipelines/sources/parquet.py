@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
@@ -186,12 +185,8 @@ def _lone(path: str) -> tuple[Store, Entry] | None:
     if not _is_parquet(name):
         return None
     store = Store(folder or slash or ".")
-    if store.local:
-        if not os.path.isfile(full := f"{store.root}/{name}"):
-            return None
-        info = os.stat(full)
-        return store, Entry(name, info.st_size, f"{info.st_size}-{info.st_mtime_ns}", info.st_mtime)
-    return next(((store, entry) for entry in store.list() if entry.key == name), None)
+    entry = store.entry(name)
+    return None if entry is None else (store, entry)
 
 
 def _json(value: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -118,11 +118,11 @@ class WebDataset(Source):
 
     def _all(self) -> Iterator[SourceItem]:
         store, only = self._place
-        found = (entry for _, entries in folders(store) for entry in entries)
         if only is None:
-            tars = sorted((entry for entry in found if entry.key.endswith(_TARS)), key=lambda entry: entry.key)
+            found = (entry for _, entries in folders(store) for entry in entries if entry.key.endswith(_TARS))
+            tars = sorted(found, key=lambda entry: entry.key)
         else:
-            tars = list(islice((entry for entry in found if entry.key == only), 1))
+            tars = [entry for entry in (store.entry(only),) if entry]
         if not tars:
             raise DataError(f"no tars at '{self.config.path}'; source.path must be a folder with *.tar in it, or a tar")
         for tar in tars:

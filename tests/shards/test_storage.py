@@ -37,6 +37,8 @@ def test_what_is_put_is_read(store: Store) -> None:
     assert store.size("a/b.bin") == 4
     assert store.size("a/missing") is None
     assert [(e.key, e.size) for e in store.list("a")] == [("a/b.bin", 4), ("a/c.bin", 0)]
+    assert [store.entry(e.key) for e in store.list("a")] == list(store.list("a"))
+    assert store.entry("a") is store.entry("a/missing") is None  # a folder, nothing
     assert list(store.list("nothing/here")) == []
     assert store.exists("a/c.bin")
     assert not store.exists("a/d.bin")
