@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-from collections.abc import Iterator
 from pathlib import Path
 
-import diffusers
 import open_clip.tokenizer
 import torch
 import transformers
@@ -17,6 +14,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from e4t_core.backbones._layout import WEIGHTS, read_config, weight_files
+from e4t_core.backbones._quiet import quiet
 from e4t_core.backbones._random import private_stream
 from e4t_core.errors import CheckpointMismatch, UserError
 
@@ -27,7 +25,7 @@ def network(folder: Path, part: str, seed: int | None, dtype: torch.dtype) -> nn
     """One network: its weights from the folder, or drawn from ``seed`` if that is given."""
     if seed is None:
         return load_network(folder, part, dtype)
-    with _quiet():
+    with quiet():
         return draw_network(folder, part, seed).to(dtype)
 
 
@@ -46,7 +44,7 @@ def load_network(folder: Path, part: str, dtype: torch.dtype) -> nn.Module:
             "or set random_seed to draw them"
         )
     try:
-        with _quiet():
+        with quiet():
             model, found = _CLASSES[part].from_pretrained(
                 folder / part, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
             )
@@ -64,7 +62,7 @@ def load_network(folder: Path, part: str, dtype: torch.dtype) -> nn.Module:
 def build_network(folder: Path, part: str, device: str = "cpu") -> nn.Module:
     """One network from its configuration alone, with the library's initial weights (none on ``meta``)."""
     config = read_config(folder, part)
-    with torch.device(device), _quiet():
+    with torch.device(device), quiet():
         if part == "text_encoder":
             return CLIPTextModel(CLIPTextConfig.from_dict(config))
         return _CLASSES[part].from_config(config)
@@ -99,21 +97,3 @@ def _clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     merges = [(left, right) for left, right in (line.split() for line in lines[1 : 49408 - 2 * len(letters) - 1])]
     tokens = [*letters, *(a + "</w>" for a in letters), *(a + b for a, b in merges), "<|startoftext|>", "<|endoftext|>"]
     return {token: i for i, token in enumerate(tokens)}, merges
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' own bars and loading reports: what is wrong is told by our errors."""
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
-    bars = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-        library.set_verbosity(library.CRITICAL)
-    try:
-        yield
-    finally:
-        for library, level, bar in zip(libraries, levels, bars, strict=True):
-            library.set_verbosity(level)
-            if bar:
-                library.enable_progress_bar()

@@ -8,26 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
-from e4t_core.errors import UsageError, nearest
+from e4t_core.backbones.onnx_session import DTYPES, open_session
+from e4t_core.bundled import SCHEME, bundled_folder
+from e4t_core.errors import UsageError
 from e4t_core.storage import Store
 
 Layout = Literal["nchw", "nhwc"]
-_BUNDLED = Path(__file__).parents[1] / "bundled"
-_UNREADABLE = (
-    faults.Fail,
-    faults.InvalidArgument,
-    faults.InvalidGraph,
-    faults.InvalidProtobuf,
-    faults.NoSuchFile,
-    faults.NotImplemented,
-    faults.RuntimeException,
-)
-_DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class Embedder:
@@ -48,7 +37,7 @@ class Embedder:
     def __init__(self, path: str, layout: Layout, device: str) -> None:
         self.path, self.layout = path, layout
         with model_file(path) as file:
-            self._session = _open(path, file, device)
+            self._session = open_session(path, file, device)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise UsageError(f"{path} takes {len(inputs)} inputs ({_names(inputs)}); a face embedder takes one")
@@ -92,9 +81,9 @@ class Embedder:
         return shape[0], (height, width) if height and width else None
 
     def _input_dtype(self) -> type[np.floating[Any]]:
-        if self._input.type not in _DTYPES:
-            raise UsageError(f"{self.path} takes {self._input.type}; a face embedder takes {' or '.join(_DTYPES)}")
-        return _DTYPES[self._input.type]
+        if self._input.type not in DTYPES:
+            raise UsageError(f"{self.path} takes {self._input.type}; a face embedder takes {' or '.join(DTYPES)}")
+        return DTYPES[self._input.type]
 
 
 @contextlib.contextmanager
@@ -104,12 +93,11 @@ def model_file(path: str) -> Iterator[Path]:
     Raises:
         UsageError: there is none.
     """
-    if path.startswith("bundled:"):
-        name = path.removeprefix("bundled:")
-        known = [p.parent.name for p in _BUNDLED.glob("*/model.onnx")]
-        if name not in known:
-            raise UsageError(f"no ONNX model is bundled as '{name}'{nearest(name, known)}")
-        yield _BUNDLED / name / "model.onnx"
+    if path.startswith(SCHEME):
+        file = bundled_folder(path) / "model.onnx"
+        if not file.is_file():
+            raise UsageError(f"'{path}' holds no ONNX model; bundled:identity_tiny is one")
+        yield file
         return
     folder, _, name = path.rpartition("/")
     store = Store(folder or ".")
@@ -117,26 +105,6 @@ def model_file(path: str) -> Iterator[Path]:
         raise UsageError(f"there is no ONNX file at '{path}'; give a path, a URI or bundled:identity_tiny")
     with store.as_local(name) as file:
         yield file
-
-
-def _open(path: str, file: Path, device: str) -> onnxruntime.InferenceSession:
-    kind, _, index = device.partition(":")
-    available = onnxruntime.get_available_providers()
-    if kind == "cuda" and "CUDAExecutionProvider" not in available:
-        raise UsageError(
-            f"device '{device}': this onnxruntime has only {', '.join(available)}; install onnxruntime-gpu or use cpu"
-        )
-    cuda = ("CUDAExecutionProvider", {"device_id": int(index or 0)})
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        return onnxruntime.InferenceSession(
-            str(file), options, providers=[cuda] if kind == "cuda" else ["CPUExecutionProvider"]
-        )
-    except _UNREADABLE as error:
-        raise UsageError(
-            f"{path} is no ONNX model that onnxruntime {onnxruntime.__version__} can run: {error}"
-        ) from error
 
 
 def _names(values: Any) -> str:
