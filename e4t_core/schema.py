@@ -10,10 +10,13 @@ column            member                      content
 ``ingest``        ``source_mask.png``         the source's own mask, cropped alike (only if it has one)
 ``ingest``        ``meta.json``               :class:`SampleMeta`
 ``mask``          ``mask.png``                8-bit foreground mask at image size
-``caption``       ``caption.json``            ``{"text", "template"}``; template has one ``{}`` for the concept
+``mask``          ``mask_soft.png``           8-bit probabilities behind it (only of a segmenter)
+``caption``       ``caption.json``            ``{"text", "template"}``; template has one ``{}`` for the concept; further
+                                              modes add ``"attributes"`` (list), ``"template_drawn": true``
 ``clip``          ``clip_cls.npy``            (L, D) float16, [CLS] of each configured layer
 ``clip``          ``clip_tokens.npy``         (T, D) float16, last layer's patch tokens (optional)
 ``latent``        ``latent.npy``              (2C, h, w) float16, VAE moments: mean, then log variance
+``identity``      ``identity.npy``            (E,) float16, face embedding of unit length
 ================  ==========================  ======================================================
 """
 
