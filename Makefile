@@ -23,8 +23,8 @@ JOB = $(PY) -m jobs
 demo: setup
 	@date +%s > .demo-started
 	$(JOB) doctor --out $(OUT)
-	$(JOB) preprocess  --recipe tiny $(SET:%=--set %) --out $(OUT)/shards
-	$(JOB) pretrain    --recipe tiny $(SET:%=--set %) --shards $(OUT)/shards --out $(OUT)/checkpoint
+	$(JOB) preprocess  --recipe demo $(SET:%=--set %) --out $(OUT)/shards
+	$(JOB) pretrain    --recipe demo $(SET:%=--set %) --shards $(OUT)/shards --out $(OUT)/checkpoint
 	$(JOB) preprocess  --recipe nightly_tiny $(SET:%=--set %) --out $(OUT)/people
 	$(JOB) personalize --recipe nightly_tiny $(SET:%=--set %) --shards $(OUT)/people --checkpoint $(OUT)/checkpoint --out $(OUT)/adapters
 	$(JOB) generate    --recipe nightly_tiny $(SET:%=--set %) --shards $(OUT)/people --checkpoint $(OUT)/checkpoint --adapters $(OUT)/adapters --out $(OUT)/images

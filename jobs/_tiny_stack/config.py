@@ -161,10 +161,10 @@ class IdentityTrainingConfig(TrainingConfig):
 
 
 class DiffusionConfig(TrainingConfig):
-    """UNet and text encoder, trained together: eps-prediction with min-SNR weighting (Hang et al. 2023).
+    """UNet and text encoder, trained together to predict what the base's scheduler says: v (or eps).
 
     Attributes:
-        snr_gamma: the weighting's bound; 5 in the paper.
+        snr_gamma: bound on what clear images weigh (min-SNR, Hang et al. 2023); 5 in the paper.
         text_model: like ``model``, for the text encoder.
         texts: what stands beside a picture.
     """

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from e4t_core.backbones.attention import FastestAttention
+from e4t_core.backbones.base import NoiseSchedule
 from jobs._tiny_stack.config import DiffusionConfig
 from jobs._tiny_stack.files import BACKBONE, StackFolder, overridden
 from jobs._tiny_stack.latents import encode_pool, trained_autoencoder
@@ -25,7 +26,7 @@ class Denoiser(nn.Module):
         self.text_encoder, self.unet = text_encoder, unet
 
     def forward(self, x_t_BChw: Tensor, t_B: Tensor, ids_BT: Tensor) -> Tensor:
-        """eps prediction."""
+        """What the schedule's ``prediction_type`` says: v (or eps)."""
         text_BTD = self.text_encoder(ids_BT).last_hidden_state
         return self.unet(x_t_BChw, t_B, encoder_hidden_states=text_BTD, return_dict=False)[0]
 
@@ -45,11 +46,12 @@ class DiffusionPart(Part):
         self._to_latent = trained_autoencoder(self.work, self.work.device).to_latent
         self._tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-        self._noiser = scheduler
-        self._weights = min_snr_weights(scheduler.alphas_cumprod, self.config.snr_gamma).to(self.work.device)
+        self._schedule = NoiseSchedule(scheduler.alphas_cumprod, scheduler.config.prediction_type).to(self.work.device)
+        self._weights = snr_weights(self._schedule, self.config.snr_gamma)
 
     def inputs(self) -> dict[str, str]:
-        return {**super().inputs(), "vae": self.work.trained.hash("vae")}
+        trained = self.work.trained
+        return {**super().inputs(), "vae": trained.hash("vae"), "scheduler": trained.hash("scheduler")}
 
     def build(self) -> nn.Module:
         trained = self.work.trained
@@ -72,8 +74,9 @@ class DiffusionPart(Part):
         x_0 = self._to_latent(moments, step.normal(moments.chunk(2, dim=1)[0]))
         eps = step.normal(x_0)
         t = torch.randint(len(self._weights), (len(rows),), generator=step.noise).to(device)
-        x_t = self._noiser.add_noise(x_0, eps, t).contiguous(memory_format=torch.channels_last)
-        error = (module(x_t, t, ids.to(device)).float() - eps).square().flatten(1).mean(1)
+        x_t = self._schedule.add_noise(x_0, eps, t).contiguous(memory_format=torch.channels_last)
+        target = self._schedule.target(x_0, eps, t)
+        error = (module(x_t, t, ids.to(device)).float() - target).square().flatten(1).mean(1)
         return {"loss": (self._weights[t] * error).mean(), "mse": error.detach().mean()}
 
     def tokenized(self, texts: list[str]) -> Tensor:
@@ -89,7 +92,15 @@ class DiffusionPart(Part):
         return {"parameters": sum(p.numel() for p in module.parameters())}
 
 
-def min_snr_weights(alphas_cumprod_T: Tensor, gamma: float) -> Tensor:
-    """(T,) ``min(SNR, gamma) / SNR`` with ``SNR = abar / (1 - abar)``: Hang et al. 2023, eq. 9 for eps-prediction."""
-    snr = alphas_cumprod_T / (1 - alphas_cumprod_T)
-    return snr.clamp(max=gamma) / snr
+def snr_weights(schedule: NoiseSchedule, gamma: float) -> Tensor:
+    """(T,) weights of the squared error at each noise level, with ``SNR = abar / (1 - abar)``.
+
+    eps: ``min(SNR, gamma) / SNR`` (min-SNR, Hang et al. 2023, eq. 9). v: ``(min(SNR, gamma) + 1) / (SNR + 1)``: it
+    weighs the error of x_0 by SNR + 1 (Salimans & Ho 2022, section 4) with the same bound, and unlike min-SNR it does
+    not vanish in deep noise, where the text alone can tell what colours to paint.
+    """
+    abar = schedule.alphas_cumprod
+    snr = abar / (1 - abar)
+    if schedule.prediction_type == "epsilon":
+        return snr.clamp(max=gamma) / snr
+    return (snr.clamp(max=gamma) + 1) / (snr + 1)

@@ -34,6 +34,7 @@ CONFIGS = {
     "vae": f"{BACKBONE}/vae/config.json",
     "text_encoder": f"{BACKBONE}/text_encoder/config.json",
     "clip": f"{CLIP}/open_clip_config.json",
+    "scheduler": f"{BACKBONE}/scheduler/scheduler_config.json",
 }
 NETWORKS = {"vae": ("vae",), "clip": ("clip",), "identity": ("identity",), "diffusion": ("text_encoder", "unet")}
 """Part -> the networks it trains."""
@@ -92,8 +93,8 @@ class StackFolder:
         return dict(json.loads((self.root / CONFIGS[network]).read_text()))
 
     def hash(self, network: str) -> str:
-        """16 hex digits of the weight file's SHA-256."""
-        with self.weights(network).open("rb") as file:
+        """16 hex digits of the SHA-256 of the network's weights, or of what has a configuration alone."""
+        with (self.root / (WEIGHTS.get(network) or CONFIGS[network])).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     def hashes(self, part: str) -> dict[str, str]:

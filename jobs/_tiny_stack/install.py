@@ -41,7 +41,8 @@ def install(work: Work, where: str) -> dict[str, Any]:
             f"the stack would take {size / 1e6:.1f} MB, over stack.max_megabytes = {work.stack.max_megabytes:g}"
         )
     target.prepare(str(stack.root / BACKBONE), str(stack.root / CLIP))
-    for name in [WEIGHTS[n] for n in networks] + [CONFIGS[n] for n in networks if n in CONFIGS]:
+    configs = [*networks, *(["scheduler"] if "diffusion" in parts else [])]  # the levels the UNet was trained at
+    for name in [WEIGHTS[n] for n in networks] + [CONFIGS[n] for n in configs if n in CONFIGS]:
         _copy(stack.root / name, target.root / name)
     for name in encoders:
         install_encoder(work, name, target)

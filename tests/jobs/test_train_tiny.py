@@ -24,6 +24,7 @@ from e4t_core.errors import UsageError, UserError
 from e4t_core.metrics import METRICS
 from e4t_core.storage import Store
 from e4t_core.training import load_module
+from jobs import __main__ as jobs_main
 from jobs.__main__ import _module, main, parser
 from jobs._job import Job
 from jobs._recipe import load
@@ -64,8 +65,7 @@ PARTS = ("vae", "clip", "identity", "diffusion")
 def start(*words: str, sets: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run the command in this process, errors raised; returns its summary."""
     over = [word for text in (*MINIATURE, *sets) for word in ("--set", text)]
-    summary: dict[str, Any] = _module("train-tiny").run(Job(parser("train-tiny").parse_args([*over, *words])))
-    return summary
+    return jobs_main.start("train-tiny", [*over, *words])
 
 
 @pytest.fixture(scope="session")
@@ -285,8 +285,7 @@ extends: e4t_face_tiny
 name: small
 source: {{identities: 2, images_per_identity: 2, image_size: {SIZE}}}
 stages: {{ingest: {{size: {SIZE}}}}}
-backbone: {{resolution: {SIZE}, random_seed: null}}
-clip: {{random_seed: null}}
+backbone: {{resolution: {SIZE}}}
 train: {{steps: 2, batch_size: 2}}
 """
 
@@ -334,8 +333,7 @@ def test_what_ships_does_what_its_card_says(tmp_path: Path) -> None:
     """The acceptance bounds, on a small sample of the test split."""
     small = ("identities=30", "images_per_identity=8", "pictures=60", "generated=80")
     words = [word for text in small for word in ("--set", f"stack.evaluation.{text}")]
-    args = parser("train-tiny").parse_args([*words, "--out", str(tmp_path), "--evaluate"])
-    figures = _module("train-tiny").run(Job(args))["figures"]
+    figures = jobs_main.start("train-tiny", [*words, "--out", str(tmp_path), "--evaluate"])["figures"]
     assert figures["identity_auc_photos"] >= 0.99
     assert figures["identity_auc_across_styles"] >= 0.93
     assert figures["clip_style"] >= 0.95
@@ -465,16 +463,33 @@ def test_contrastive_loss_with_one_right_text_each_is_clips() -> None:
     assert contrastive_loss(torch.zeros(2, 2), both) == pytest.approx(np.log(2))
 
 
-def test_min_snr_weights_are_the_papers() -> None:
+def test_snr_weights_are_the_papers() -> None:
     from diffusers import DDPMScheduler
     from diffusers.training_utils import compute_snr
 
-    from jobs._tiny_stack.diffusion import min_snr_weights
+    from e4t_core.backbones.base import NoiseSchedule
+    from jobs._tiny_stack.diffusion import snr_weights
 
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     snr = compute_snr(scheduler, torch.arange(1000))
-    expected = torch.minimum(snr, torch.full_like(snr, 5.0)) / snr
-    torch.testing.assert_close(min_snr_weights(scheduler.alphas_cumprod, 5.0), expected)
+    bounded = torch.minimum(snr, torch.full_like(snr, 5.0))
+    eps = NoiseSchedule(scheduler.alphas_cumprod, "epsilon")
+    torch.testing.assert_close(snr_weights(eps, 5.0), bounded / snr)
+    v = NoiseSchedule(scheduler.alphas_cumprod, "v_prediction")
+    torch.testing.assert_close(snr_weights(v, 5.0), (bounded + 1) / (snr + 1))
+    assert snr_weights(v, 5.0)[-1] > 0.99  # min-SNR's own weight would be 0.005 here
+
+
+def test_noise_hides_colours_so_that_text_must_tell_them() -> None:
+    """A picture's mean colour averages the noise away: with SD1.5's levels a latent as small as this keeps it readable
+    at the last one, so the UNet copies it out of the noise and learns no colour words."""
+    from e4t_core.backbones import BackboneConfig, load_backbone
+
+    backbone = load_backbone(BackboneConfig(path="bundled:tiny", resolution=64))
+    _, h, w = backbone.latent_shape
+    abar = backbone.schedule.alphas_cumprod[-1]
+    assert h * w * abar / (1 - abar) < 0.1
+    assert backbone.schedule.prediction_type == "v_prediction"
 
 
 def test_edge_loss_sees_lines_and_no_flat_shifts() -> None:
