@@ -133,7 +133,7 @@ def _weights(job: Job) -> Check:
 
     backbone, clip = job.recipe.backbone, job.recipe.clip
     parts = [
-        f"backbone {backbone.path} ({vae_weights_fingerprint(backbone)}{_drawn(backbone.random_seed)})",
+        f"backbone {backbone.path} (VAE {vae_weights_fingerprint(backbone)}{_drawn(backbone.random_seed)})",
         f"CLIP {clip.path} ({clip_weights_fingerprint(clip)}{_drawn(clip.random_seed)})",
     ]
     return Check("weights", True, ", ".join(parts))
