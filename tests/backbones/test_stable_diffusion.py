@@ -144,6 +144,7 @@ def test_slices_bound_memory_and_change_nothing(
 
 
 def test_the_schedule_is_the_schedulers(backbone: StableDiffusionBackbone) -> None:
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    first, last = (backbone.scheduler_config[f"beta_{end}"] ** 0.5 for end in ("start", "end"))
+    betas = torch.linspace(first, last, 1000, dtype=torch.float64) ** 2
     torch.testing.assert_close(backbone.schedule.alphas_cumprod.double(), (1 - betas).cumprod(0), rtol=1e-4, atol=1e-6)
-    assert backbone.schedule.prediction_type == "epsilon"
+    assert backbone.schedule.prediction_type == backbone.scheduler_config["prediction_type"] == "v_prediction"
