@@ -70,7 +70,11 @@ def test_tune_says_what_changes(tune: str, groups: set[str], backbone: Backbone,
 def test_adapter_reproduces_the_tuned_model(
     kind: str, tune: str, backbone: Backbone, make_method: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, identity, seen = make_method(offsets=kind, personalize=short(tune=tune)), identity_of("ann", 1), []
+    method, identity, seen = (
+        make_method(offsets=kind, personalize=short(tune=tune, base_lr=2e-4)),
+        identity_of("ann", 1),
+        [],
+    )
     module = pretrained(method, backbone)
     original = personalization.changes
 
