@@ -71,7 +71,7 @@ def test_adapter_reproduces_the_tuned_model(
     kind: str, tune: str, backbone: Backbone, make_method: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, identity, seen = (
-        make_method(offsets=kind, personalize=short(tune=tune, base_lr=2e-4)),
+        make_method(offsets=kind, personalize=short(tune=tune, base_lr=1e-3)),
         identity_of("ann", 1),
         [],
     )
