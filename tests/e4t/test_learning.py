@@ -87,6 +87,33 @@ def test_tuning_on_one_photo_brings_out_the_person(people: int) -> None:
     gained(scores(people, "all"), scores(people, "none"), people)
 
 
+@pytest.mark.full
 def test_the_encoder_alone_already_draws_somebody_like_them() -> None:
     """What pre-training is for: likeness before any tuning. It is smaller than tuning's, so it takes more people."""
     gained(scores(24, "none"), scores(24, "none", shipped=False), 24)
+
+
+def test_the_encoder_tells_people_apart() -> None:
+    """Another photo of an unseen person is denoised better with what it says of them than with what it says of
+    somebody else."""
+    recipe, people, draws = load("nightly_tiny"), 24, 16
+    torch.set_num_threads(recipe.personalize.threads)
+    backbone, clip, method = load_backbone(recipe.backbone), load_clip(recipe.clip), recipe.build_method()
+    module = method.build(backbone, clip.dims)
+    load_module(Store("bundled:e4t_face"), MODULE, module)
+    known = list(unseen(people, clip))
+    own, other = {}, {}
+    with torch.no_grad(), method.pretraining(module, backbone):
+        for number, (identity, photos) in enumerate(known):
+            moments = backbone.to_moments(photos[1:2]).repeat(draws, 1, 1, 1)
+            for found, whose in ((own, identity), (other, known[number - 1][0])):
+                cls_BLD = whose.clip_cls_NLD.repeat(draws, 1, 1)
+                batch = {"latent_moments": moments, "clip_cls": cls_BLD, "templates": ["a photo of {}"] * draws}
+                rng = torch.Generator().manual_seed(number)
+                losses = method.pretrain_loss(module, backbone, batch, rng)
+                found[identity.id] = float(losses.terms["diffusion"])
+    saved = bootstrap_difference(other, own, samples=2000, confidence=0.95)
+    told = f"{people} people: loss {np.mean(list(own.values())):.4f}, {saved.mean:+.4f} "
+    told += f"[{saved.low:+.4f}, {saved.high:+.4f}] with another's features"
+    _log.info(told)
+    assert saved.low > 0, told
