@@ -31,7 +31,7 @@ def run(capsys: pytest.CaptureFixture[str], command: str, *words: str) -> dict:
 
 
 @pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["lfw", pytest.param("cat", marks=pytest.mark.full)])
 def test_the_road_on_real_photographs(
     case: str, capsys, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
