@@ -21,8 +21,8 @@ from jobs._job import Job
 from jobs._tiny_stack.config import PicturesConfig, StackConfig
 from jobs._tiny_stack.settings import require_same
 from jobs._tiny_stack.words import phrase_of
+from pipelines.english import with_article
 from pipelines.sources.tiny_world import VERSION, TinyWorld, TinyWorldConfig, render
-from pipelines.sources.tiny_world.grammar import article
 
 PIXELS, LABELS, ABOUT = "pixels.npy", "labels.parquet", "pictures.json"
 _CHUNK = 256
@@ -87,7 +87,7 @@ def draw(spot: Spot) -> tuple[np.ndarray, dict[str, Any]]:
         "split": spot.split,
         "caption": picture.caption,
         "phrase": phrase_of(picture.caption, picture.template),
-        "class": article(spot.kind),
+        "class": with_article(spot.kind),
         "attributes": list(picture.attributes),
     }
 

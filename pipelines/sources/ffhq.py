@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from e4t_core.errors import DataError
 from e4t_core.storage import Store
@@ -14,7 +14,7 @@ from pipelines.sources._listing import above, beside, first_by_id, folders, open
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 Images = Literal["images1024x1024", "thumbnails128x128", "in-the-wild-images"]
-_KINDS = ("images1024x1024", "thumbnails128x128", "in-the-wild-images")
+_KINDS = get_args(Images)
 METADATA = "ffhq-dataset-v2.json"
 _IMAGE = re.compile(r"(\d{2})000/(\1\d{3})\.(?:png|jpg|webp)")
 """``69000/69999.png``: folders of a thousand. Many keep the images re-encoded, under the same numbers."""

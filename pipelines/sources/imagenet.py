@@ -12,6 +12,7 @@ from pydantic import Field
 
 from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Entry, Store
+from pipelines.english import with_article
 from pipelines.sources._listing import above, beside, first_by_id, folders, is_image, open_folder, read_text, smaller
 from pipelines.sources._tars import address, members, parse_address, read_parts
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
@@ -68,7 +69,7 @@ class ImageNet(Source):
         name = item.labels.get("class")
         return RawSample(
             image=self._image(item.uri.removeprefix(self._store.url(""))),
-            caption=None if name is None else f"a photo of {_article(name)} {name}",
+            caption=None if name is None else f"a photo of {with_article(name)}",
             template="a photo of {}",
         )
 
@@ -138,10 +139,6 @@ class ImageNet(Source):
         """WordNet id -> synonyms; empty where there is no list."""
         uri = self.config.synset_words or beside((self._store, above(self._store)), *WORDS)
         return read_words(uri) if uri else {}
-
-
-def _article(noun: str) -> str:
-    return "an" if noun[0].lower() in "aeiou" else "a"
 
 
 def _tar_of(key: str) -> str | None:

@@ -45,11 +45,6 @@ def _word(text: str) -> str:
     return rf"(?<![\w'-]){re.escape(text)}(?![\w'-])"
 
 
-def with_article(noun: str) -> str:
-    """``an axolotl``."""
-    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
-
-
 def spoken(labels: Mapping[str, Any], name: str, phrases: Mapping[str, str]) -> list[str] | None:
     """A label as phrases: each word of a list, a word, or the label's own name if it is true; None if there is none.
 

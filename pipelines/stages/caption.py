@@ -14,10 +14,11 @@ from e4t_core.backbones.attributes import AttributeList, ZeroShot
 from e4t_core.backbones.captioner import Captioner, captioner_weights_fingerprint, load_captioner
 from e4t_core.record import fingerprint
 from e4t_core.schema import Sample, decode_json, encode_json
+from pipelines.english import with_article
 from pipelines.stages._caption_config import CaptionConfig
 from pipelines.stages._decode import Fault
 from pipelines.stages._encode import images
-from pipelines.stages._sentences import attribute_list, gap_at, joined, spoken, with_article
+from pipelines.stages._sentences import attribute_list, gap_at, joined, spoken
 from pipelines.stages.base import Bad, Stage, StageConfig
 
 _MAX_CHARS = 1000

@@ -1,13 +1,8 @@
-"""English, as far as captions need it."""
+"""Words of the tiny world."""
 
 from __future__ import annotations
 
 import re
-
-
-def article(noun: str) -> str:
-    """``noun`` after its indefinite article: ``an orange mug``."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def colored(text: str, *words: str, **names: str) -> str:

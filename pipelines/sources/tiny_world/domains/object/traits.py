@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.english import with_article
 from pipelines.sources.tiny_world.domains.object.kind import Kind
 from pipelines.sources.tiny_world.draws import Draws
-from pipelines.sources.tiny_world.grammar import article
 from pipelines.sources.tiny_world.hues import HUES
 from pipelines.sources.tiny_world.pen import Color
 
@@ -79,7 +79,7 @@ def _near(color: Color, draws: Draws) -> Color:
 def phrase(traits: Traits) -> str:
     """``a red striped mug``."""
     named = [traits.color_name, *([traits.pattern] if traits.pattern != "solid" else []), traits.kind]
-    return article(" ".join(named))
+    return with_article(" ".join(named))
 
 
 def words(traits: Traits) -> tuple[str, ...]:
