@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pickle
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError
 from e4t_core.storage import Store
-from pipelines.sources import SOURCES, Source
+from pipelines.sources import Source
+from tests.support.sources import open_source
 
 ATTRIBUTES = "3\n5_o_Clock_Shadow Eyeglasses Young\n0.jpg  -1  1 -1\n1.jpg  -1 -1 -1\n2.jpg   1 -1  1\n"
 MAPPING = (
@@ -26,9 +27,7 @@ LISTS = {
 }
 
 
-def source(path: str, **fields: Any) -> Source:
-    cls = SOURCES.get("celeba_hq")
-    return cls(validate(cls.Config, {"name": "celeba_hq", "path": path, **fields}, "source"))
+source = partial(open_source, "celeba_hq")
 
 
 @pytest.fixture(params=["local", "memory"])

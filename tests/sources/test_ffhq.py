@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import pickle
 import uuid
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, StorageError
 from e4t_core.storage import Store
-from pipelines.sources import SOURCES, Source
+from tests.support.sources import open_source
 
 NUMBERS = (0, 7, 1000, 69999)
 SPLITS = {0: "training", 7: "validation", 1000: "training", 69999: "validation"}
 
 
-def source(path: str, **fields: Any) -> Source:
-    cls = SOURCES.get("ffhq")
-    return cls(validate(cls.Config, {"name": "ffhq", "path": path, **fields}, "source"))
+source = partial(open_source, "ffhq")
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -7,16 +7,16 @@ import os
 import pickle
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, StorageError, UsageError
 from e4t_core.storage import Store
-from pipelines.sources import SOURCES, Source
+from tests.support.sources import open_source
 
 FILES = [
     "alice/a.jpg",
@@ -35,9 +35,7 @@ def photo(kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def source(path: str | Path | None, **fields: Any) -> Source:
-    cls = SOURCES.get("image_folder")
-    return cls(validate(cls.Config, {"name": "image_folder", "path": path and str(path), **fields}, "source"))
+source = partial(open_source, "image_folder")
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

@@ -7,16 +7,16 @@ import pickle
 import tarfile
 import uuid
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Store
-from pipelines.sources import SOURCES, Source
+from pipelines.sources import Source
+from tests.support.sources import open_source
 from tests.support.tars import odd, opening, packed
 
 WORDS = (
@@ -32,9 +32,7 @@ FOLDERS = {
 TAR = ("n03028079_9", "n03028079_1", "n03028079_30")
 
 
-def source(path: str | Path | None, **fields: Any) -> Source:
-    cls = SOURCES.get("imagenet")
-    return cls(validate(cls.Config, {"name": "imagenet", "path": path and str(path), **fields}, "source"))
+source = partial(open_source, "imagenet")
 
 
 @pytest.fixture(params=["local", "memory"])

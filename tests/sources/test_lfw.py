@@ -5,24 +5,21 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Store
-from pipelines.sources import SOURCES, Source
+from pipelines.sources import Source
+from tests.support.sources import open_source
 
 PEOPLE = {"Ann_Two": 2, "Bo_Three": 3, "Cy_Five": 5, "Di_Ten": 10, "Ed_Eleven": 11, "Flo_One": 1}
 DEV_TEST = ("Ann_Two", "Bo_Three", "Di_Ten", "Ed_Eleven")
 
 
-def source(path: str | Path | None, **fields: Any) -> Source:
-    cls = SOURCES.get("lfw")
-    fields = {key: str(value) if isinstance(value, Path) else value for key, value in fields.items()}
-    return cls(validate(cls.Config, {"name": "lfw", "path": path and str(path), **fields}, "source"))
+source = partial(open_source, "lfw")
 
 
 def counts(lfw: Source) -> dict[str, int]:

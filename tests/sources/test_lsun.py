@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -22,14 +23,14 @@ import lmdb
 import pytest
 from PIL import Image
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, StorageError, UsageError
 from e4t_core.storage import Store
 from pipelines.shards.plan import listing
-from pipelines.sources import SOURCES, Source, SourceItem, lsun
+from pipelines.sources import Source, SourceItem, lsun
 from pipelines.stages import Bad
 from pipelines.stages.ingest import Ingest, IngestConfig
 from tests.stages.helpers import MODELS, batch_of
+from tests.support.sources import open_source
 
 ROOT = Path(__file__).parents[2]
 LAST = b"\xff" * 1_000_000
@@ -72,10 +73,7 @@ def remote(folder: Path) -> str:
     return uri
 
 
-def source(path: str | Path | None, **fields: Any) -> Source:
-    cls = SOURCES.get("lsun")
-    fields = {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
-    return cls(validate(cls.Config, {"name": "lsun", "path": path and str(path), **fields}, "source"))
+source = partial(open_source, "lsun")
 
 
 def contents(place: Source) -> dict[bytes, bytes]:

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, StorageError, UsageError
 from e4t_core.storage import Store
 from pipelines.shards.plan import listing
-from pipelines.sources import SOURCES, Source, SourceItem
+from pipelines.sources import Source, SourceItem
 from pipelines.stages import Bad
 from pipelines.stages.ingest import Ingest, IngestConfig
 from tests.stages.helpers import MODELS, batch_of
+from tests.support.sources import open_source
 
 HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 ROWS = 6
@@ -39,9 +39,7 @@ def photo(level: int = 0) -> bytes:
 
 
 def source(path: str | Path | None, image: str = "image", **fields: Any) -> Source:
-    cls = SOURCES.get("parquet")
-    tree = {"name": "parquet", "path": path and str(path), "image": image, **fields}
-    return cls(validate(cls.Config, tree, "source"))
+    return open_source("parquet", path, image=image, **fields)
 
 
 def put(uri: str, columns: dict[str, Any] | pa.Table, rows_a_group: int = 2) -> None:

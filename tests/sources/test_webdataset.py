@@ -9,6 +9,7 @@ import pickle
 import re
 import tarfile
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ import pytest
 import webdataset
 from webdataset import tariterators
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Store
 from pipelines.shards.plan import listing
-from pipelines.sources import SOURCES, Source
+from pipelines.sources import Source
 from pipelines.sources.webdataset import MAX_TEXT
+from tests.support.sources import open_source
 from tests.support.tars import LONG, odd, opening, packed
 
 TRAIN = (
@@ -35,9 +36,7 @@ TRAIN = (
 )
 
 
-def source(path: str | Path | None, **fields: Any) -> Source:
-    cls = SOURCES.get("webdataset")
-    return cls(validate(cls.Config, {"name": "webdataset", "path": path and str(path), **fields}, "source"))
+source = partial(open_source, "webdataset")
 
 
 @pytest.fixture(params=["local", "memory"])

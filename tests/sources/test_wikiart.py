@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import pickle
 import uuid
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from e4t_core.config import validate
 from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Store
-from pipelines.sources import SOURCES, Source
+from pipelines.sources import Source
+from tests.support.sources import open_source
 
 FILES = (
     "Abstract_Expressionism/aaron-siskind_acolman-1-1955.jpg",
@@ -23,9 +23,7 @@ FILES = (
 )
 
 
-def source(path: str, **fields: Any) -> Source:
-    cls = SOURCES.get("wikiart")
-    return cls(validate(cls.Config, {"name": "wikiart", "path": path, **fields}, "source"))
+source = partial(open_source, "wikiart")
 
 
 @pytest.fixture(params=["local", "memory"])
