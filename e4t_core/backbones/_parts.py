@@ -9,14 +9,14 @@ import open_clip.tokenizer
 import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from e4t_core.backbones._layout import WEIGHTS, read_config, weight_files
+from e4t_core.backbones._pretrained import from_safetensors
 from e4t_core.backbones._quiet import quiet
 from e4t_core.backbones._random import private_stream
-from e4t_core.errors import CheckpointMismatch, UserError
+from e4t_core.errors import UserError
 
 _CLASSES = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
@@ -43,20 +43,7 @@ def load_network(folder: Path, part: str, dtype: torch.dtype) -> nn.Module:
             f"{folder / part} has no {WEIGHTS[part]}.safetensors; convert the weights to safetensors, "
             "or set random_seed to draw them"
         )
-    try:
-        with quiet():
-            model, found = _CLASSES[part].from_pretrained(
-                folder / part, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
-            )
-    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
-        raise CheckpointMismatch(f"the weights in {folder / part} do not fit its config.json: {error}") from error
-    wrong = [*found["missing_keys"], *found["unexpected_keys"], *found["mismatched_keys"]]
-    if wrong:
-        raise CheckpointMismatch(
-            f"the weights in {folder / part} do not fit its config.json: {len(wrong)} tensors are missing or unknown, "
-            f"such as '{wrong[0]}'"
-        )
-    return model
+    return from_safetensors(_CLASSES[part], folder / part, dtype)
 
 
 def build_network(folder: Path, part: str, device: str = "cpu") -> nn.Module:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from e4t_core.backbones.image_input import Scale, Side
+from e4t_core.backbones.onnx_images import Layout
+from e4t_core.config import Config
 from e4t_core.errors import UsageError
 from e4t_core.metrics._faces import Detector, whole_image
 from e4t_core.metrics._onnx import Embedder, model_file
 from e4t_core.metrics.base import Metric, MetricConfig
 
-Side = Annotated[int, Field(ge=1)]
 Triple = tuple[float, float, float]
-Scale = Annotated[float, Field(gt=0)]
 
 
-class IdentityConfig(MetricConfig):
-    """Which embedder, and how it wants its images.
+class EmbedderConfig(Config):
+    """Which face embedder, and how it wants its images.
 
     Attributes:
         path: ``bundled:NAME``, an ONNX file or its URI (ArcFace, CurricularFace...).
@@ -30,16 +30,24 @@ class IdentityConfig(MetricConfig):
         mean, std: input = (pixel - mean) / std, pixels from 0 to 255, in ``channels`` order.
         channels: order of the colours.
         layout: order of the input's axes.
-        device: the CPU unless said otherwise: embedders are small, and onnxruntime's GPU build is another package.
     """
 
     path: str
-    device: str | None = "cpu"
     size: tuple[Side, Side] | None = None
     mean: Triple = (127.5, 127.5, 127.5)
     std: tuple[Scale, Scale, Scale] = (127.5, 127.5, 127.5)
     channels: Literal["rgb", "bgr"] = "rgb"
-    layout: Literal["nchw", "nhwc"] = "nchw"
+    layout: Layout = "nchw"
+
+
+class IdentityConfig(EmbedderConfig, MetricConfig):
+    """The embedder that judges.
+
+    Attributes:
+        device: the CPU unless said otherwise: embedders are small, and onnxruntime's GPU build is another package.
+    """
+
+    device: str | None = "cpu"
 
 
 class IdentitySimilarity(Metric):
@@ -67,10 +75,10 @@ class IdentitySimilarity(Metric):
         config = self.config
         self.model = Embedder(config.path, config.layout, self.device)
         if config.size and self.model.size and config.size != self.model.size:
-            raise UsageError(f"metrics.identity.size is {config.size}, but {config.path} takes {self.model.size}")
+            raise UsageError(f"size is {config.size}, but {config.path} takes {self.model.size}")
         size = self.model.size or config.size
         if size is None:
-            raise UsageError(f"{config.path} takes any size: say the one it was trained on as metrics.identity.size")
+            raise UsageError(f"{config.path} takes any size: say the one it was trained on as size")
         self.size = size
 
     def weights(self) -> str:

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
-from e4t_core.metrics.identity import IdentityConfig, IdentitySimilarity, Scale, Side, Triple
+from e4t_core.metrics.identity import EmbedderConfig, IdentityConfig, IdentitySimilarity
 from e4t_core.schema import Sample
 from pipelines.stages._encode import half_arrays, images
 from pipelines.stages.base import Bad, Stage, StageConfig
 
 
-class IdentityStageConfig(StageConfig):
-    """Which embedder, and how it wants its images: the same fields as of the metric ``identity``.
-
-    Attributes:
-        path: ``bundled:NAME``, an ONNX file or its URI (ArcFace, CurricularFace...).
-        size: (height, width) it takes, for models that do not declare it.
-        mean, std: input = (pixel - mean) / std, pixels from 0 to 255, in ``channels`` order.
-        channels: order of the colours.
-        layout: order of the input's axes.
-    """
-
-    path: str
-    size: tuple[Side, Side] | None = None
-    mean: Triple = (127.5, 127.5, 127.5)
-    std: tuple[Scale, Scale, Scale] = (127.5, 127.5, 127.5)
-    channels: Literal["rgb", "bgr"] = "rgb"
-    layout: Literal["nchw", "nhwc"] = "nchw"
+class IdentityStageConfig(EmbedderConfig, StageConfig):
+    """Which embedder is asked, in the words of the metric ``identity``."""
 
 
 class Identity(Stage):
@@ -64,7 +49,7 @@ class Identity(Stage):
     def _metric(self) -> IdentitySimilarity:
         """The metric whose embeddings are stored, not loaded."""
         c = self.config
-        fields = {name: getattr(c, name) for name in type(c).model_fields if name != "resources"}
+        fields = {name: getattr(c, name) for name in EmbedderConfig.model_fields}
         config = IdentityConfig(**fields, device=c.resources.device, batch_size=c.resources.batch_size)
         return IdentitySimilarity(config, self.models)
 

@@ -124,7 +124,7 @@ def test_images_are_prepared_as_its_processor_does(broken: Path, side: int, tole
     images = smooth(side)
     processor = BlipImageProcessor.from_pretrained(broken)
     expected = processor([Image.fromarray(image) for image in images], return_tensors="pt")["pixel_values"]
-    ours = load_captioner(config(broken))._prepare(tensors(images))
+    ours = load_captioner(config(broken)).prepared(tensors(images))
     assert float((ours - expected).abs().max()) < tolerance  # 8-bit rounding in Pillow is 1 / 255 / std = 0.02
 
 
@@ -242,11 +242,14 @@ def preprocessor(**fields: Any) -> Callable[[Path], Any]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (gone("config.json"), r"has no config\.json; it must be a folder that transformers saved"),
-        (edit("config.json", lambda c: c.update(model_type="git")), r"holds a 'git' model; a captioner is a BLIP"),
+        (gone("config.json"), r"has no config\.json; it must be a transformers model folder"),
+        (
+            edit("config.json", lambda c: c.update(model_type="git")),
+            r"a 'git' model; it must be a 'blip' model",
+        ),
         (gone("vocab.txt", "tokenizer.json"), r"has no tokenizer; it needs tokenizer\.json or vocab\.txt"),
         (pickled, r"has no model\.safetensors; convert the weights"),
-        (lambda f: (f / "config.json").write_text("{"), r"config\.json is not JSON"),
+        (lambda f: (f / "config.json").write_text("{"), r"config\.json is no JSON object"),
     ],
 )
 def test_a_folder_that_is_no_captioner(broken: Path, damage: Any, message: str) -> None:
@@ -261,11 +264,11 @@ def test_a_folder_that_is_no_captioner(broken: Path, damage: Any, message: str) 
     [
         (gone("preprocessor_config.json"), r"has no preprocessor_config\.json"),
         (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer .* cannot be read"),
-        (preprocessor(do_normalize=False), r"does not set do_normalize"),
-        (edit("preprocessor_config.json", lambda c: c.pop("image_std")), r"does not set image_std"),
-        (preprocessor(size={"height": 64, "width": 64}), r"scales images to \{.*64.*takes 32 x 32"),
-        (preprocessor(size={"shortest_edge": 32}), r"scales images to .*shortest_edge"),
-        (preprocessor(resample=1), r"resamples with filter 1; 2 \(bilinear\) and 3"),
+        (preprocessor(do_normalize=False), r"do_normalize: False does not fit"),
+        (edit("preprocessor_config.json", lambda c: c.pop("image_std")), r"image_std: required, but not given"),
+        (preprocessor(size={"height": 64, "width": 64}), r"scales images to 64 x 64.*takes 32 x 32"),
+        (preprocessor(size={"shortest_edge": 32}), r"size\.height: required, but not given"),
+        (preprocessor(resample=1), r"resample: 1 does not fit: .*2 or 3"),
     ],
 )
 def test_preprocessing_that_does_not_fit(broken: Path, damage: Any, message: str) -> None:

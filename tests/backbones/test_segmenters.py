@@ -17,7 +17,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,7 +33,7 @@ from transformers import (
 )
 from transformers import SegformerConfig as SegformerModelConfig
 
-from e4t_core.backbones._random import private_stream
+from e4t_core.backbones.image_input import InputFormat, Size
 from e4t_core.backbones.segmenters import (
     ClipSegConfig,
     SaliencyConfig,
@@ -43,7 +42,6 @@ from e4t_core.backbones.segmenters import (
     load_segmenter,
     segmenter_weights_fingerprint,
 )
-from e4t_core.backbones.segmenters._inputs import InputFormat, Size
 from e4t_core.backbones.segmenters.base import Segmenter
 from e4t_core.backbones.segmenters.clipseg import ClipSeg
 from e4t_core.backbones.segmenters.segformer import Segformer
@@ -51,107 +49,23 @@ from e4t_core.bundled import bundled_folder
 from e4t_core.config import validate
 from e4t_core.errors import CheckpointMismatch, StorageError, UsageError, UserError
 from e4t_core.storage import Store
-
-NAMES = {0: "background", 1: "skin", 2: "nose", 3: "hair"}
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-CAT, DOG = "a cat", "the dog"
-LEVEL = 1 / 255 / min(STD)
-"""One of 256 levels, after normalisation."""
-
-
-# --- small models of the real classes, saved in their real formats
-
-
-def drawn(cls: Any, config: Any, seed: int) -> Any:
-    """A ``cls`` with weights large enough that its output depends on the input."""
-    with private_stream(seed):
-        model = cls(config).eval()
-        for name, weight in model.named_parameters():
-            if weight.ndim > 1:
-                torch.nn.init.normal_(weight, std=0.5 if "embedding" in name else weight[0].numel() ** -0.5)
-        return model
-
-
-def tiny_clipseg(seed: int = 0) -> CLIPSegForImageSegmentation:
-    layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-    words = {"vocab_size": 1535, "bos_token_id": 1533, "eos_token_id": 1534, "max_position_embeddings": 12}
-    config = CLIPSegConfig(
-        text_config={**layers, **words},
-        vision_config={**layers, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
-        extract_layers=[0, 1, 2],
-        reduce_dim=8,
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=16,
-        use_complex_transposed_convolution=True,
-    )
-    model = drawn(CLIPSegForImageSegmentation, config, seed)
-    model.decoder.transposed_convolution[-1].weight.data.mul_(8)
-    return model
-
-
-def tiny_segformer(cls: Any = SegformerForSemanticSegmentation, seed: int = 0) -> Any:
-    config = SegformerModelConfig(
-        depths=[1] * 4,
-        hidden_sizes=[8, 8, 16, 16],
-        num_attention_heads=[1, 1, 2, 2],
-        decoder_hidden_size=16,
-        id2label=NAMES,
-        label2id={name: i for i, name in NAMES.items()},
-    )
-    return drawn(cls, config, seed)
-
-
-def clipseg_folder(folder: Path, seed: int = 0, side: int = 32) -> Path:
-    """As CIDAS/clipseg-rd64-refined lies on the hub."""
-    tiny_clipseg(seed).save_pretrained(folder)
-    size = {"height": side, "width": side}
-    ViTImageProcessor(size=size, image_mean=MEAN, image_std=STD).save_pretrained(folder)
-    for file in (bundled_folder("tiny") / "tokenizer").iterdir():
-        shutil.copy(file, folder)
-    return folder
-
-
-def segformer_folder(folder: Path, seed: int = 0, side: int = 64) -> Path:
-    """As jonathandinu/face-parsing lies on the hub."""
-    tiny_segformer(seed=seed).save_pretrained(folder)
-    SegformerImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
-    return folder
-
-
-Shape = list[Any]
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "normalization": "none"}
-"""The network is fed pixels from 0 to 1, and gives probabilities."""
-
-
-def onnx_folder(
-    folder: Path, nodes: Any = None, shape: Shape | None = None, kind: int = TensorProto.FLOAT, **outputs: Shape | None
-) -> Path:
-    """``model.onnx``; unless told otherwise, its map is each pixel's brightness (the mean of what it is fed)."""
-    nodes = nodes or [helper.make_node("ReduceMean", ["image"], ["map"], axes=[1], keepdims=1)]
-    ins = [helper.make_tensor_value_info("image", kind, shape or ["N", 3, 8, 8])]
-    outs = [helper.make_tensor_value_info(n, kind, s) for n, s in (outputs or {"map": [None] * 4}).items()]
-    graph = helper.make_graph(nodes, "test", ins, outs)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "model.onnx")
-    return folder
-
-
-def saliency(folder: Path, **config: Any) -> SaliencyConfig:
-    return SaliencyConfig(path=str(folder), **config)
-
-
-def photos(count: int = 3, side: int = 48, seed: int = 0, width: int | None = None) -> Tensor:
-    """(B, 3, H, W) smooth pictures of 8-bit colours in [-1, 1]."""
-    coarse = torch.rand((count, 3, 6, 6), generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    smooth = F.interpolate(coarse, (side, width or side), mode="bicubic").clamp(-1, 1)
-    return ((smooth + 1) * 127.5).round() / 127.5 - 1
-
-
-def pictures(images_B3HW: Tensor) -> list[Image.Image]:
-    pixels = ((images_B3HW + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(p) for p in pixels]
+from tests.support.segmenters import (
+    CAT,
+    DOG,
+    LEVEL,
+    MEAN,
+    PLAIN,
+    STD,
+    Shape,
+    clipseg_folder,
+    onnx_folder,
+    photos,
+    pictures,
+    saliency,
+    segformer_folder,
+    tiny_clipseg,
+    tiny_segformer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +328,7 @@ def test_a_missing_file_is_named(
 def test_clipseg_needs_a_tokenizer(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copied(folders["clipseg"], tmp_path)
     (folder / "vocab.json").unlink()
-    with pytest.raises(UserError, match=r"neither tokenizer\.json nor vocab\.json"):
+    with pytest.raises(UserError, match=r"has no tokenizer; it needs tokenizer\.json or vocab\.json"):
         load_segmenter(ClipSegConfig(path=str(folder), prompts=(CAT,)))
 
 
@@ -423,14 +337,17 @@ def test_another_class_of_model_is_named(
     kind: str, other: str, folders: dict[str, Path], configs: dict[str, SegmenterConfig]
 ) -> None:
     for use in (load_segmenter, segmenter_weights_fingerprint):
-        with pytest.raises(UserError, match=f"describes a '{other}' model; a {kind} segmenter needs a '{kind}' model"):
+        with pytest.raises(UserError, match=f"describes a '{other}' model; it must be a '{kind}' model"):
             use(at(configs[kind], folders[other]))
 
 
 def test_a_classifier_of_the_same_family_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = copied(folders["segformer"], tmp_path)
     tiny_segformer(SegformerForImageClassification).save_pretrained(folder)
-    with pytest.raises(CheckpointMismatch, match=r"not those of a SegformerForSemanticSegmentation: .*decode_head"):
+    with pytest.raises(
+        CheckpointMismatch,
+        match=r"tensors of a SegformerForSemanticSegmentation are .*decode_head",
+    ):
         load_segmenter(SegformerConfig(path=str(folder), labels=(1,)))
 
 
@@ -677,7 +594,7 @@ def test_models_of_one_image_and_of_any_number_agree(tmp_path: Path) -> None:
     any_number = load_segmenter(saliency(onnx_folder(tmp_path / "any", nodes), **PLAIN))
     torch.testing.assert_close(one(flat(0.4, 0.8))[:, 0, 0], torch.tensor([0.4, 0.8]))
     torch.testing.assert_close(any_number(flat(0.4, 0.8))[:, 0, 0], torch.tensor([0.2, 0.4]))
-    with pytest.raises(UsageError, match="takes 4 images at once; export it for one or for any number"):
+    with pytest.raises(UsageError, match="takes exactly 4 images at once; export it for one or for any number"):
         load_segmenter(saliency(onnx_folder(tmp_path / "four", nodes, [4, 3, 8, 8])))
 
 
@@ -690,12 +607,12 @@ def test_half_precision_is_close(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "kind", "message"),
     [
-        (["N", 8, 8, 3], TensorProto.FLOAT, r"must take \(batch, 3, height, width\)"),
-        (["N", 3, 8], TensorProto.FLOAT, r"must take \(batch, 3, height, width\)"),
+        (["N", 8, 8, 3], TensorProto.FLOAT, r"needs \(batch, 3, height, width\)"),
+        (["N", 3, 8], TensorProto.FLOAT, r"needs \(batch, 3, height, width\)"),
         (
             ["N", 3, 8, 8],
             TensorProto.UINT8,
-            r"takes image tensor\(uint8\); a model of images takes one tensor\(float\)",
+            r"takes tensor\(uint8\); a model of images takes tensor\(float\)",
         ),
     ],
 )

@@ -23,9 +23,9 @@ from pipelines.loader import collate
 from pipelines.sources import RawSample
 from pipelines.stages import Bad, Resources
 from pipelines.stages.mask import Mask, MaskConfig
-from tests.backbones.test_segmenters import PLAIN, clipseg_folder, onnx_folder, saliency, segformer_folder
 from tests.stages.helpers import MODELS, ingested, pixels
 from tests.support.corpus import encoded
+from tests.support.segmenters import PLAIN, clipseg_folder, onnx_folder, saliency, segformer_folder
 
 SIDE = 32
 SEGMENTERS = ("clipseg", "segformer", "saliency")

@@ -37,11 +37,12 @@ def segmenter_weights_fingerprint(config: SegmenterConfig) -> str:
     Raises:
         UserError: nothing at ``config.path``, another kind of model, or a missing file.
     """
-    from e4t_core.backbones.segmenters import _files
+    from e4t_core.backbones import _transformers_files
+    from e4t_core.backbones.segmenters import _onnx_files
 
     if isinstance(config, SaliencyConfig):
-        return _files.onnx_fingerprint(config)
-    return _files.transformers_fingerprint(config.path, _FILES[type(config)])
+        return _onnx_files.onnx_fingerprint(config)
+    return _transformers_files.transformers_fingerprint(config.path, _FILES[type(config)])
 
 
 __all__ = [

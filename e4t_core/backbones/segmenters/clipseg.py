@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +10,14 @@ from torch import Tensor
 from transformers import CLIPSegForImageSegmentation, CLIPTokenizer
 
 from e4t_core.backbones._locate import model_folder
-from e4t_core.backbones.segmenters._files import PATTERNS, input_format
-from e4t_core.backbones.segmenters._inputs import InputFormat
-from e4t_core.backbones.segmenters._transformers import load_model
+from e4t_core.backbones._pretrained import from_safetensors
+from e4t_core.backbones._transformers_files import PATTERNS, check, input_format
+from e4t_core.backbones.image_input import InputFormat
 from e4t_core.backbones.segmenters.base import Segmenter
 from e4t_core.backbones.segmenters.config import ClipSegConfig
-from e4t_core.errors import UsageError, UserError
+from e4t_core.errors import UsageError
+
+_VOCABULARY = ("tokenizer.json", "vocab.json")
 
 
 class ClipSeg(Segmenter):
@@ -42,12 +43,14 @@ class ClipSeg(Segmenter):
         self.register_buffer("_prompts_PD", embedded, persistent=False)
 
     def foreground(self, pixels_B3hw: Tensor) -> Tensor:
-        each_PBhw = torch.stack([self._logits(pixels_B3hw, prompt_D) for prompt_D in self._prompts_PD])
-        return each_PBhw.amax(dim=0).sigmoid()
-
-    def _logits(self, pixels_B3hw: Tensor, prompt_D: Tensor) -> Tensor:
-        prompt_BD = prompt_D.expand(len(pixels_B3hw), -1)
-        return self.model(pixel_values=pixels_B3hw, conditional_embeddings=prompt_BD).logits
+        # the model's own forward, in two: the image is encoded once, however many prompts there are
+        seen = self.model.clip.get_image_features(
+            pixel_values=pixels_B3hw, interpolate_pos_encoding=True, output_hidden_states=True
+        )
+        layers = [seen.hidden_states[i + 1] for i in self.model.extract_layers]
+        count = len(pixels_B3hw)
+        each_PBhw = [self.model.decoder(layers, prompt_D.expand(count, -1)).logits for prompt_D in self._prompts_PD]
+        return torch.stack(each_PBhw).amax(dim=0).sigmoid()
 
     @torch.no_grad()
     def _embedded(self, prompt: str, tokenizer: Any) -> Tensor:
@@ -63,11 +66,8 @@ class ClipSeg(Segmenter):
 def load(config: ClipSegConfig, device: str | torch.device) -> ClipSeg:
     """See :func:`e4t_core.backbones.segmenters.load_segmenter`."""
     with model_folder(config.path, PATTERNS) as folder:
-        model = load_model(CLIPSegForImageSegmentation, folder)
-        return ClipSeg(model, _tokenizer(folder), config.prompts, input_format(folder)).to(device)
-
-
-def _tokenizer(folder: Path) -> CLIPTokenizer:
-    if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
-        raise UserError(f"{folder} has neither tokenizer.json nor vocab.json; its prompts cannot be read without")
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        check(folder, "clipseg", _VOCABULARY)
+        model = from_safetensors(CLIPSegForImageSegmentation, folder, torch.float32)
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        segmenter = ClipSeg(model, tokenizer, config.prompts, input_format(folder))
+        return segmenter.requires_grad_(False).eval().to(device)

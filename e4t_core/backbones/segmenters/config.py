@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from e4t_core.backbones.image_input import Scale, Side
 from e4t_core.config import Config
 
 Text = Annotated[str, Field(min_length=1)]
-Side = Annotated[int, Field(ge=1)]
-Scale = Annotated[float, Field(gt=0)]
 
 
 class ClipSegConfig(Config):

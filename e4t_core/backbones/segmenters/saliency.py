@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from e4t_core.backbones.segmenters import _onnx
-from e4t_core.backbones.segmenters._files import onnx_file
-from e4t_core.backbones.segmenters._inputs import InputFormat, Size
+from e4t_core.backbones.image_input import InputFormat, Size
+from e4t_core.backbones.onnx_images import ImageModel
+from e4t_core.backbones.segmenters._onnx_files import onnx_file
 from e4t_core.backbones.segmenters.base import Segmenter
 from e4t_core.backbones.segmenters.config import SaliencyConfig
 from e4t_core.errors import UsageError, nearest
@@ -32,7 +32,7 @@ class Saliency(Segmenter):
         UsageError: its size or its outputs are not what ``config`` says.
     """
 
-    def __init__(self, config: SaliencyConfig, model: _onnx.Model) -> None:
+    def __init__(self, config: SaliencyConfig, model: ImageModel) -> None:
         height, width = _size(config, model)
         size = Size(height=height, width=width)
         super().__init__(InputFormat(size=size, image_mean=config.mean, image_std=config.std))
@@ -41,10 +41,7 @@ class Saliency(Segmenter):
         self._output = _output(config, model)
 
     def foreground(self, pixels_B3hw: Tensor) -> Tensor:
-        pixels = pixels_B3hw.numpy()
-        step = self._model.batch or len(pixels)
-        parts = [self._maps(pixels[i : i + step]) for i in range(0, len(pixels), step)]
-        return self._normalized(torch.from_numpy(np.concatenate(parts)))
+        return self._normalized(torch.from_numpy(self._maps(pixels_B3hw.numpy())))
 
     def _maps(self, pixels_B3hw: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, h, w) from an output of (B, 1, h, w) or (B, h, w)."""
@@ -77,16 +74,16 @@ class Saliency(Segmenter):
 def load(config: SaliencyConfig, device: str | torch.device) -> Saliency:
     """See :func:`e4t_core.backbones.segmenters.load_segmenter`."""
     with onnx_file(config) as file:
-        return Saliency(config, _onnx.Model(f"{config.path}/{config.file}", file, str(device)))
+        return Saliency(config, ImageModel(f"{config.path}/{config.file}", file, str(device)))
 
 
-def _size(config: SaliencyConfig, model: _onnx.Model) -> tuple[int, int]:
+def _size(config: SaliencyConfig, model: ImageModel) -> tuple[int, int]:
     if config.size and model.size and config.size != model.size:
         raise UsageError(f"size is {config.size}, but {model.name} takes {model.size}; leave size out")
     return model.size or config.size or _U2NET_SIZE
 
 
-def _output(config: SaliencyConfig, model: _onnx.Model) -> str:
+def _output(config: SaliencyConfig, model: ImageModel) -> str:
     wanted: Any = config.output
     if isinstance(wanted, str):
         if wanted not in model.outputs:

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import SegformerForSemanticSegmentation
 
 from e4t_core.backbones._locate import model_folder
-from e4t_core.backbones.segmenters._files import PATTERNS, input_format
-from e4t_core.backbones.segmenters._inputs import InputFormat
-from e4t_core.backbones.segmenters._transformers import load_model
+from e4t_core.backbones._pretrained import from_safetensors
+from e4t_core.backbones._transformers_files import PATTERNS, check, input_format
+from e4t_core.backbones.image_input import InputFormat
 from e4t_core.backbones.segmenters.base import Segmenter
 from e4t_core.backbones.segmenters.config import SegformerConfig
 from e4t_core.errors import UsageError, nearest
@@ -63,5 +63,6 @@ def classes(labels: Sequence[str | int], names: Mapping[int, str]) -> list[int]:
 def load(config: SegformerConfig, device: str | torch.device) -> Segformer:
     """See :func:`e4t_core.backbones.segmenters.load_segmenter`."""
     with model_folder(config.path, PATTERNS) as folder:
-        model = load_model(SegformerForSemanticSegmentation, folder)
-        return Segformer(model, config.labels, input_format(folder)).to(device)
+        check(folder, "segformer")
+        model = from_safetensors(SegformerForSemanticSegmentation, folder, torch.float32)
+        return Segformer(model, config.labels, input_format(folder)).requires_grad_(False).eval().to(device)
