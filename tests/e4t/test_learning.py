@@ -32,10 +32,10 @@ PHOTOS = 3
 """Of each person; the first is learned from, likeness is to all."""
 
 
-def unseen(people: int, clip: Any) -> Iterator[tuple[Identity, Tensor]]:
-    """People of the test split: the photo with its mask, and all photos."""
-    for person in range(people):
-        drawn = [render("face", person, "photo", "plain", n, split="test", seed=0, size=64) for n in range(PHOTOS)]
+def unseen(domain: str, count: int, clip: Any) -> Iterator[tuple[Identity, Tensor]]:
+    """People, cats or painters of the test split: the photo with its mask, and all photos."""
+    for person in range(count):
+        drawn = [render(domain, person, "photo", "plain", n, split="test", seed=0, size=64) for n in range(PHOTOS)]
         photos = torch.stack([torch.from_numpy(d.rgb).permute(2, 0, 1).float() / 127.5 - 1 for d in drawn])
         with Image.open(io.BytesIO(drawn[0].mask_png())) as found:
             mask = torch.from_numpy(np.array(found.convert("L"))).float()[None, None] / 255
@@ -59,7 +59,7 @@ def scores(people: int, tune: str, shipped: bool = True) -> dict[str, dict[str, 
     prompts = [p for p in recipe.generate.prompts if p.name in PROMPTS]
     texts = [p.template.replace("{}", backbone.placeholder) for p in prompts]
     found: dict[str, dict[str, float]] = {name: {} for name in metrics}
-    for identity, photos in unseen(people, clip):
+    for identity, photos in unseen("face", people, clip):
         (adapter,) = method.personalize(module, backbone, [identity])
         conditioning = method.conditioning(module, backbone, adapter, identity, texts)
         with torch.no_grad():
@@ -93,15 +93,16 @@ def test_the_encoder_alone_already_draws_somebody_like_them() -> None:
     gained(scores(24, "none"), scores(24, "none", shipped=False), 24)
 
 
-def test_the_encoder_tells_people_apart() -> None:
-    """Another photo of an unseen person is denoised better with what it says of them than with what it says of
-    somebody else."""
-    recipe, people, draws = load("nightly_tiny"), 24, 16
+@pytest.mark.parametrize("domain", ["face", "cat", "art"])
+def test_the_encoder_tells_them_apart(domain: str) -> None:
+    """Another photo of an unseen person, cat or painter's hand is denoised better with what the encoder says of them
+    than with what it says of somebody else."""
+    recipe, people, draws = load(f"e4t_{domain}_tiny"), 24, 16
     torch.set_num_threads(recipe.personalize.threads)
     backbone, clip, method = load_backbone(recipe.backbone), load_clip(recipe.clip), recipe.build_method()
     module = method.build(backbone, clip.dims)
-    load_module(Store("bundled:e4t_face"), MODULE, module)
-    known = list(unseen(people, clip))
+    load_module(Store(f"bundled:e4t_{domain}"), MODULE, module)
+    known = list(unseen(domain, people, clip))
     own, other = {}, {}
     with torch.no_grad(), method.pretraining(module, backbone):
         for number, (identity, photos) in enumerate(known):
@@ -113,7 +114,7 @@ def test_the_encoder_tells_people_apart() -> None:
                 losses = method.pretrain_loss(module, backbone, batch, rng)
                 found[identity.id] = float(losses.terms["diffusion"])
     saved = bootstrap_difference(other, own, samples=2000, confidence=0.95)
-    told = f"{people} people: loss {np.mean(list(own.values())):.4f}, {saved.mean:+.4f} "
+    told = f"{people} of {domain}: loss {np.mean(list(own.values())):.4f}, {saved.mean:+.4f} "
     told += f"[{saved.low:+.4f}, {saved.high:+.4f}] with another's features"
     _log.info(told)
     assert saved.low > 0, told
