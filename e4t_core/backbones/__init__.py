@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from e4t_core.backbones.base import Backbone
-from e4t_core.backbones.clip import ClipModel
 from e4t_core.backbones.config import BackboneConfig, ClipConfig
 from e4t_core.errors import UsageError, nearest
 
@@ -14,9 +12,20 @@ if TYPE_CHECKING:
     import torch
 
     from e4t_core.backbones.autoencoder import Autoencoder
+    from e4t_core.backbones.base import Backbone
+    from e4t_core.backbones.clip import ClipModel
+
+_INTERFACES = {"Backbone": "base", "ClipModel": "clip"}
+"""Class -> its file in this folder. They need torch, and a worker that only cuts images should not wait for it."""
 
 FAMILIES = {"stable_diffusion": "StableDiffusionBackbone"}
 """File in this folder -> its backbone class."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _INTERFACES:
+        return getattr(importlib.import_module(f"e4t_core.backbones.{_INTERFACES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 def load_backbone(cfg: BackboneConfig, device: str | torch.device = "cpu") -> Backbone:
