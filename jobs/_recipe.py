@@ -173,7 +173,7 @@ def _read(which: str) -> dict[str, Any]:
         text, where = _read_uri(which), which
     tree = parse_yaml(text, where)
     parent = tree.pop("extends", None)
-    return merge(_read(parent), tree) if parent else tree
+    return merge(_switch(_read(parent), tree), tree) if parent else tree
 
 
 def _read_uri(uri: str) -> str:
@@ -189,7 +189,7 @@ def _read_uri(uri: str) -> str:
 
 
 def _switch(tree: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """When ``--set`` names another source or method, keep only those of the recipe's fields that the new one has."""
+    """When ``over`` names another source or method, keep only those of the recipe's fields that the new one has."""
     out = dict(tree)
     for key, registry in _NAMED.items():
         old, new = out.get(key) or {}, over.get(key) or {}

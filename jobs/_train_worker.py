@@ -27,6 +27,7 @@ from jobs._models import clip_dims, peak_memory
 from jobs._recipe import Recipe
 from jobs._run_folder import MODULE, Data, RunFolder, init_inputs
 from pipelines.loader import ShardDataset, ShardLoader
+from pipelines.sources.mix import MixConfig
 
 _TICK_S = 1.0
 """Seconds between two notices of progress."""
@@ -64,7 +65,15 @@ class _Worker:
         dataset = ShardDataset.open(task.data.uri, task.data.version)
         self.module: nn.Module = self.method.build(self.backbone, clip_dims(dataset))
         self.record = _record(task, self.backbone)
-        loader = ShardLoader(dataset, self.method.columns, recipe.train.batch_size, recipe.seed, rank, world)
+        loader = ShardLoader(
+            dataset,
+            self.method.columns,
+            recipe.train.batch_size,
+            recipe.seed,
+            rank,
+            world,
+            shares=recipe.source.shares if isinstance(recipe.source, MixConfig) else None,
+        )
         self.batches = _Batches(loader, recipe.train.grad_accum, self._tick)
         self.curve: list[dict[str, Any]] = []
         self.begun, self.begun_at = 0, time.perf_counter()

@@ -1,8 +1,8 @@
 """Batches out of committed shards: columns joined by key, split over ranks, shuffled by seed, resumed exactly.
 
-The order of samples is one endless sequence, the same for any number of ranks and threads: epoch after epoch, each a
-permutation drawn from (seed, epoch). Global batch ``b`` is positions ``[b*G, (b+1)*G)`` of it; rank ``r`` takes the
-``r``-th part. A batch may span two epochs, so no sample is ever dropped. The state is one number: the position.
+The order of samples is one endless sequence (``pipelines/order.py``), the same for any number of ranks and threads.
+Global batch ``b`` is positions ``[b*G, (b+1)*G)`` of it; rank ``r`` takes the ``r``-th part. A batch may span two
+epochs, so no sample is ever dropped. The state is one number: the position.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,11 @@ from e4t_core.errors import CheckpointMismatch, DataError, UsageError
 from e4t_core.images import decode_image, decode_mask
 from e4t_core.schema import Sample, decode_array, decode_json, image_member
 from e4t_core.storage import Store
+from pipelines.order import Order, Shared, Shuffled
 from pipelines.shards.manifest import load_index, load_manifest
 from pipelines.shards.reading import Located, read_samples
 from pipelines.shards.tar import Span
+from pipelines.sources.base import PART
 
 
 class ShardDataset:
@@ -101,6 +102,15 @@ class ShardDataset:
             if identity is not None:
                 out.setdefault(identity, []).append(row)
         return dict(sorted(out.items()))
+
+    def parts(self) -> dict[str, np.ndarray]:
+        """Part of a mix -> its rows, ascending; empty if the source is no mix."""
+        names = [json.loads(labels).get(PART) for labels in self.table["labels_json"].to_pylist()]
+        found: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            if name is not None:
+                found.setdefault(name, []).append(row)
+        return {name: np.array(rows) for name, rows in sorted(found.items())}
 
     def check_columns(self, columns: Sequence[str]) -> None:
         """Raise UsageError unless every column is there."""
@@ -181,6 +191,11 @@ class ShardLoader:
         seed: of the order.
         rank, world_size: this process's part of each global batch.
         workers: batches read ahead at once; 0 reads when asked. Does not change what comes.
+        shares: part of a mix -> its share of what is drawn; None draws every sample as often as any other.
+
+    Raises:
+        DataError: all samples are quarantined, or all of a part.
+        UsageError: no such columns, ranks or parts.
     """
 
     def __init__(
@@ -192,6 +207,7 @@ class ShardLoader:
         rank: int = 0,
         world_size: int = 1,
         workers: int = 2,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         if not len(dataset):
             raise DataError(f"{dataset.store.uri} version {dataset.version} has no samples: all are quarantined")
@@ -200,6 +216,8 @@ class ShardLoader:
         dataset.check_columns(columns)
         self.dataset, self.columns, self.batch_size = dataset, tuple(columns), batch_size
         self.seed, self.rank, self.world_size, self.workers = seed, rank, world_size, workers
+        self.shares = dict(shares) if shares else None
+        self._order = _order(dataset, seed, self.shares)
         self._position = 0
 
     @property
@@ -210,11 +228,7 @@ class ShardLoader:
     def rows(self, position: int) -> list[int]:
         """Dataset rows of this rank's batch whose global batch begins at ``position``."""
         start = position + self.rank * self.batch_size
-        return [self._row(at) for at in range(start, start + self.batch_size)]
-
-    def _row(self, at: int) -> int:
-        epoch, offset = divmod(at, len(self.dataset))
-        return int(_permutation(self.seed, epoch, len(self.dataset))[offset])
+        return [self._order(at) for at in range(start, start + self.batch_size)]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Batches from the present position on; see :func:`collate`."""
@@ -248,6 +262,7 @@ class ShardLoader:
             "seed": self.seed,
             "version": self.dataset.version,
             "samples": len(self.dataset),
+            "shares": self.shares,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -257,8 +272,8 @@ class ShardLoader:
             CheckpointMismatch: it is of another seed or another version of the data.
         """
         mine = self.state_dict()
-        for name in ("seed", "version", "samples"):
-            if state[name] != mine[name]:
+        for name in ("seed", "version", "samples", "shares"):
+            if state.get(name) != mine[name]:
                 raise CheckpointMismatch(
                     f"the checkpoint was made with {name} {state[name]} of the data, this run has {mine[name]}; "
                     "resume with the same, or start anew"
@@ -266,7 +281,13 @@ class ShardLoader:
         self._position = int(state["position"])
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Order of one epoch; the same on every machine."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))).permutation(count)
+def _order(dataset: ShardDataset, seed: int, shares: Mapping[str, float] | None) -> Order:
+    if shares is None:
+        return Shuffled(len(dataset), seed)
+    parts = dataset.parts()
+    if not parts:
+        raise UsageError(
+            f"{dataset.store.uri} has no parts to share out: only the source 'mix' labels its samples so; it has "
+            f"version {dataset.version} with {len(dataset)} samples"
+        )
+    return Shared(parts, shares, seed)

@@ -51,24 +51,6 @@ def open_folder(path: str | None, source: str) -> Store:
     return store
 
 
-def read_text(uri: str, field: str) -> str:
-    """A small text file beside the images; ``field`` is what the recipe calls it (``source.list``).
-
-    Raises:
-        DataError: it is missing, empty, or not UTF-8.
-    """
-    folder, _, name = uri.rpartition("/")
-    try:
-        text = Store(folder or ("/" if uri.startswith("/") else ".")).read(name).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{field} '{uri}' does not exist") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{field} '{uri}' is not UTF-8 text: {error}") from error
-    if not text.strip():
-        raise DataError(f"{field} '{uri}' is empty")
-    return text
-
-
 def above(store: Store) -> Store | None:
     """The folder that holds this one; None at the top of a bucket."""
     if store.local:

@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 
 from e4t_core.config import Config
 
+PART = "part"
+"""The label of a mix that says which of its datasets a sample is of."""
+
 
 class SourceConfig(Config):
     """Fields every source has; a source adds its own.

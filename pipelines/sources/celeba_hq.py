@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from e4t_core.errors import DataError
 from e4t_core.storage import Store
-from pipelines.sources._listing import above, beside, first_by_id, folders, is_image, open_folder, read_text, smaller
+from e4t_core.texts import read_text
+from pipelines.sources._listing import above, beside, first_by_id, folders, is_image, open_folder, smaller
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 IMAGES = "CelebA-HQ-img"
@@ -129,7 +130,7 @@ def read_attributes(uri: str) -> Mapping[str, tuple[str, ...]]:
     count, names, *rows = [*read_text(uri, "source.attributes").splitlines(), ""]
     attributes = names.split()
     rows = [row for row in rows if row.strip()]
-    if not count.strip().isdigit() or int(count) != len(rows):
+    if not count.strip().isdecimal() or int(count) != len(rows):
         raise DataError(f"source.attributes '{uri}' announces '{count.strip()[:40]}' images and lists {len(rows)}")
     out = {}
     for number, row in enumerate(rows, 3):

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from e4t_core.errors import DataError
 from e4t_core.storage import Store
-from pipelines.sources._listing import above, beside, first_by_id, folders, open_folder, read_text, smaller
+from e4t_core.texts import read_text
+from pipelines.sources._listing import above, beside, first_by_id, folders, open_folder, smaller
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 Images = Literal["images1024x1024", "thumbnails128x128", "in-the-wild-images"]

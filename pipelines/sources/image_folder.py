@@ -12,6 +12,7 @@ from pydantic import Field
 from e4t_core.errors import DataError
 from e4t_core.storage import Entry, Store
 from pipelines.sources._listing import IMAGE_EXTENSIONS, first_by_id, folders, is_image, open_folder, smaller
+from pipelines.sources._text import check_length
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 
@@ -115,8 +116,9 @@ def _text(data: bytes, what: str) -> str | None:
     """A caption file's text; an empty one is none.
 
     Raises:
-        OSError: it is not UTF-8, so the sample is quarantined as unreadable.
+        OSError: it is too long or not UTF-8, so the sample is quarantined as unreadable.
     """
+    check_length(len(data), f"the caption file {what}")
     try:
         return data.decode("utf-8-sig").strip() or None
     except UnicodeDecodeError as error:

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Entry, Store
+from e4t_core.texts import read_text
 from pipelines.english import with_article
-from pipelines.sources._listing import above, beside, first_by_id, folders, is_image, open_folder, read_text, smaller
+from pipelines.sources._listing import above, beside, first_by_id, folders, is_image, open_folder, smaller
 from pipelines.sources._tars import address, members, parse_address, read_parts
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,9 @@ from pydantic import Field, model_validator
 
 from e4t_core.errors import DataError
 from e4t_core.storage import Entry, Store
-from pipelines.sources._listing import first_by_id, folders, is_image, open_folder, read_text, smaller
+from e4t_core.texts import read_text
+from pipelines.sources._listing import first_by_id, folders, is_image, open_folder, smaller
+from pipelines.sources._text import csv_rows
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 _SHOWN = 5
@@ -153,7 +154,7 @@ def read_list(uri: str) -> Mapping[str, int | None]:
 
 
 def _rows(lines: list[str], uri: str) -> Iterator[tuple[int, tuple[str, int | None]]]:
-    if lines[0].isdigit():
+    if lines[0].isdecimal():  # a superscript is a digit, and no number
         return _published(lines, uri)
     if lines[0].lower().replace(" ", "") in ("name,images", "name"):
         return _csv(lines, uri)
@@ -176,7 +177,7 @@ def _published(lines: list[str], uri: str) -> Iterator[tuple[int, tuple[str, int
 
 def _csv(lines: list[str], uri: str) -> Iterator[tuple[int, tuple[str, int | None]]]:
     counted = "," in lines[0]
-    for number, row in enumerate(csv.reader(lines[1:]), 2):
+    for number, row in csv_rows(lines[1:], f"source.list '{uri}'", first=2):
         if len(row) != 1 + counted:
             raise DataError(
                 f"source.list '{uri}', line {number}: {row!r} should have {1 + counted} columns: {lines[0]}"
@@ -185,6 +186,6 @@ def _csv(lines: list[str], uri: str) -> Iterator[tuple[int, tuple[str, int | Non
 
 
 def _count(text: str, number: int, line: str, uri: str) -> int:
-    if not text.strip().isdigit():
+    if not text.strip().isdecimal():
         raise DataError(f"source.list '{uri}', line {number}: '{line}' should be a name and its number of images")
     return int(text)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,8 @@ from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 _FILE = "data.mdb"
 _SHOWN = 5
 _PIECE = 32 << 20
+_CLOSING_S = 10.0
+"""Longest that closing an environment may take."""
 
 
 class LsunConfig(SourceConfig):
@@ -154,16 +157,25 @@ def _checked(file: str, size: int) -> lmdb.Environment:
     """Opening reads the file's head; reading a page beyond its end would kill the process."""
     if not size:
         raise DataError(f"{file} is empty; copy it again")
-    try:
-        # by its file: an environment in a folder is one with the lock file there, which nobody uses
-        environment = lmdb.open(file, subdir=False, readonly=True, lock=False, readahead=False, create=False)
-    except lmdb.Error as error:
-        raise DataError(f"{file} cannot be opened as an LMDB environment: {error}; copy it again") from error
+    environment = _open(file)
     pages = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if size < pages:
         environment.close()
         raise DataError(f"{file} is cut off: it has {size} bytes, and its pages need {pages}; copy it again")
     return environment
+
+
+def _open(file: str) -> lmdb.Environment:
+    """The environment; waits for the one of a source that another thread is just letting go of."""
+    deadline = time.monotonic() + _CLOSING_S
+    while True:
+        try:
+            # by its file: an environment in a folder is one with the lock file there, which nobody uses
+            return lmdb.open(file, subdir=False, readonly=True, lock=False, readahead=False, create=False)
+        except lmdb.Error as error:
+            if "already open" not in str(error) or time.monotonic() > deadline:
+                raise DataError(f"{file} cannot be opened as an LMDB environment: {error}; copy it again") from error
+            time.sleep(0.001)
 
 
 def _text(key: bytes, uri: str) -> str:

@@ -16,6 +16,7 @@ from e4t_core.errors import DataError, UsageError, nearest
 from e4t_core.storage import Entry, Store
 from pipelines.sources._listing import first_by_id, folders, open_folder, smaller
 from pipelines.sources._parquet import Recent, image_file, opened, row_group, target_uri
+from pipelines.sources._text import check_length
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 _EXTENSION = ".parquet"
@@ -81,7 +82,8 @@ class Parquet(Source):
 
         Raises:
             FileNotFoundError: the parquet file, its row or the image file is gone.
-            OSError: the row has no image, its row group is damaged, or its path leads out of the folder.
+            OSError: the row has no image, its caption is too long, its row group is damaged, or its path leads out of
+                the folder.
         """
         c = self.config
         found = _LOCATION.fullmatch(item.uri)
@@ -96,8 +98,9 @@ class Parquet(Source):
             raise OSError(f"the column '{c.image}' holds no image there")
         if isinstance(image, str):
             image = image_file(target_uri(found["file"].rpartition("/")[0], image, c.outside))
-        caption = cells[c.caption] if c.caption else None
-        return RawSample(image, cells[c.mask] if c.mask else None, (caption or "").strip() or None)
+        caption = (cells[c.caption] if c.caption else None) or ""
+        check_length(len(caption.encode()), f"the column '{c.caption}'")
+        return RawSample(image, cells[c.mask] if c.mask else None, caption.strip() or None)
 
     # --- listing
 

@@ -16,13 +16,11 @@ from e4t_core.errors import DataError
 from e4t_core.storage import Entry, Store
 from pipelines.sources._listing import IMAGE_EXTENSIONS, first_by_id, folders, open_folder, smaller
 from pipelines.sources._tars import Member, address, members, parse_address, read_parts
+from pipelines.sources._text import check_length
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 Extension = Annotated[str, Field(pattern=r"^[a-z0-9_-][a-z0-9_.-]*$")]
 """Without the dot, in lower case, as WebDataset has them: ``seg.png`` of ``0001.seg.png``."""
-
-MAX_TEXT = 1 << 20
-"""Bytes of a caption or a class; what is longer is something else under that name."""
 
 _TARS = (".tar", ".tar.gz", ".tgz")  # those that cannot be read are refused, and not passed over
 _META = re.compile(r"__[^/]*__($|/)")
@@ -88,7 +86,7 @@ class WebDataset(Source):
         if image is None:
             raise OSError(f"the sample has no image; looked for .{', .'.join(c.image_exts)} (source.image_exts)")
         for ext in parts.keys() & {c.caption_ext, c.class_ext}:
-            _check_length(parts[ext].size, f"its .{ext}")
+            check_length(parts[ext].size, f"its .{ext}")
         data = read_parts(store, key, parts)
         about = _object(data[c.json_ext], f"its .{c.json_ext}") if self._reads_json and c.json_ext in data else {}
         caption = self._caption(about) or _text(data, c.caption_ext)
@@ -106,7 +104,7 @@ class WebDataset(Source):
             return None
         if not isinstance(value, str):
             raise OSError(f"its .{self.config.json_ext} has {value!r:.60} as '{field}'; a caption is text")
-        _check_length(len(value.encode("utf-8", "replace")), f"'{field}' of its .{self.config.json_ext}")
+        check_length(len(value.encode("utf-8", "replace")), f"'{field}' of its .{self.config.json_ext}")
         return _writable(value.strip(), f"'{field}'") or None
 
     def _labels(self, about: Mapping[str, Any], data: Mapping[str, bytes]) -> dict[str, Any]:
@@ -158,11 +156,6 @@ def _named(found: Iterator[Member]) -> Iterator[tuple[str, str, Member]]:
         stem, dot, ext = base.partition(".")
         if stem and dot and member.kind != "folder" and not _META.match(member.name):
             yield f"{folder}{slash}{stem}", ext.lower(), member
-
-
-def _check_length(size: int, what: str) -> None:
-    if size > MAX_TEXT:
-        raise OSError(f"{what} has {size} bytes; a caption or class has at most {MAX_TEXT}")
 
 
 def _text(data: Mapping[str, bytes], ext: str | None) -> str | None:

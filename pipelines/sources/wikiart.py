@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from e4t_core.errors import DataError, UsageError, nearest
 from e4t_core.storage import Entry, Store
-from pipelines.sources._listing import first_by_id, folders, is_image, open_folder, read_text, smaller
+from e4t_core.texts import read_text
+from pipelines.sources._listing import first_by_id, folders, is_image, open_folder, smaller
+from pipelines.sources._text import csv_rows
 from pipelines.sources.base import RawSample, Source, SourceConfig, SourceItem
 
 _FILE_COLUMNS = ("filename", "file", "path")
@@ -121,8 +122,9 @@ def read_list(uri: str) -> Mapping[str, Mapping[str, str]]:
     Raises:
         DataError: it is neither of the two formats.
     """
-    reader = csv.reader(io.StringIO(read_text(uri, "source.csv")))  # not by lines: descriptions hold line breaks
-    header = next(row for row in reader if row)
+    text = io.StringIO(read_text(uri, "source.csv"))  # not by lines: descriptions hold line breaks
+    rows = ((number, row) for number, row in csv_rows(text, f"source.csv '{uri}'") if row)
+    _, header = next(rows)
     names = [name.strip().lower() for name in header]
     column = next((names.index(name) for name in _FILE_COLUMNS if name in names), None)
     if column is None and not is_image(header[0]):
@@ -131,13 +133,11 @@ def read_list(uri: str) -> Mapping[str, Mapping[str, str]]:
             f"as published, or with a header that names one of {', '.join(_FILE_COLUMNS)}"
         )
     if column is None:
-        return {row[0]: {} for row in (header, *reader) if row}
+        return {row[0]: {} for row in (header, *(row for _, row in rows))}
     wanted = {names.index(name): name for name in _LABELS if name in names}
     out = {}
-    for row in filter(None, reader):
+    for number, row in rows:
         if len(row) != len(names):
-            raise DataError(
-                f"source.csv '{uri}', line {reader.line_num}: {len(row)} columns, and the header has {len(names)}"
-            )
+            raise DataError(f"source.csv '{uri}', line {number}: {len(row)} columns, and the header has {len(names)}")
         out[row[column]] = {name: row[i] for i, name in wanted.items() if row[i]}
     return out

@@ -189,6 +189,23 @@ def test_the_last_source_that_goes_closes_it(folder: Path) -> None:
     lmdb.open(str(folder), readonly=True, lock=False).close()
 
 
+def test_one_thread_opens_what_another_lets_go_of(folder: Path) -> None:
+    """The name is free before the environment is closed, and LMDB opens none twice."""
+    start = Barrier(8)
+
+    def first_of(_: int) -> int:
+        start.wait()
+        return sum(len(list(source(folder).items(1))) for _ in range(400))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(first_of, range(8))) == [400] * 8
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_threads_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, opening = [], lsun._checked
 

@@ -21,7 +21,7 @@ from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Store
 from pipelines.shards.plan import listing
 from pipelines.sources import Source
-from pipelines.sources.webdataset import MAX_TEXT
+from pipelines.sources._text import MAX_TEXT
 from tests.support.sources import open_source
 from tests.support.tars import LONG, odd, opening, packed
 

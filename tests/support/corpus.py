@@ -74,6 +74,26 @@ def bomb_png(width: int = 20_000, height: int = 20_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 
+def text_bomb(size: int = 8 << 20) -> bytes:
+    """A good PNG with some kilobytes of ``iTXt`` that unpack to ``size`` bytes of text; Pillow takes one MiB."""
+    body = zlib.compress(bytes(size), 9)
+    plain = encoded(quadrants(), "PNG")
+    return plain[:33] + _chunk(b"iTXt", b"Comment\0\1\0\0\0" + body) + plain[33:]
+
+
+def heic() -> bytes:
+    """How an iPhone's photographs begin; nothing here decodes them."""
+    return struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"heic", 0, b"mif1", b"heic") + bytes(2000)
+
+
+def many_frames(count: int) -> bytes:
+    """A GIF of ``count`` frames."""
+    data = encoded(quadrants(), "GIF", save_all=True, append_images=[quadrants(GREYS)], duration=10)
+    first = data.index(b"!\xf9")
+    second = data.index(b"!\xf9", first + 1)
+    return data[:second] + data[second:-1] * (count - 1) + b";"
+
+
 def oriented_jpeg(orientation: int) -> bytes:
     """The picture stored turned, with the EXIF tag that turns it back."""
     undo = {
@@ -105,6 +125,8 @@ def _broken() -> list[Case]:
         Case("cut_header.jpg", encoded(noise(), "JPEG")[:40], "truncated"),
         Case("damaged_header.jpg", b"\xff\xd8\xff" + bytes(500), "corrupt"),
         Case("bad_checksum.png", _flip(encoded(noise(), "PNG"), 60), "corrupt"),
+        Case("iphone.heic", heic(), "not_an_image"),
+        Case("text_bomb.png", text_bomb(), "corrupt"),
     ]
     for kind, name in (("JPEG", "cut.jpg"), ("PNG", "cut.png"), ("WEBP", "cut.webp"), ("GIF", "cut.gif")):
         data = encoded(noise(), kind)
@@ -156,6 +178,7 @@ def _animated() -> list[Case]:
         options = {"lossless": True} if kind == "WEBP" else {}
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
         cases.append(Case(name, data, corners=COLOURS, meta={"animated": True, "format": kind}, tolerance=tolerance))
+    cases.append(Case("10_000_frames.gif", many_frames(10_000), corners=COLOURS, meta={"animated": True}))
     return cases
 
 
