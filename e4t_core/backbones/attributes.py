@@ -89,8 +89,8 @@ class ZeroShot:
         self._scale = float(clip.model.logit_scale.exp())
 
     @torch.no_grad()
-    def __call__(self, images_B3HW: Tensor) -> list[list[str]]:
-        """The phrases of each image in [-1, 1], in the list's order."""
+    def __call__(self, images_B3HW: Tensor) -> list[list[str] | None]:
+        """The phrases of each image in [-1, 1], in the list's order; None where the model gives no finite numbers."""
         logits_BN = self._scale * (self.clip.embed_images(images_B3HW) @ self._texts_NE.T)
         count = len(self._pairs)
         out = self._present(logits_BN[:, : 2 * count].unflatten(1, (count, 2)))
@@ -98,7 +98,8 @@ class ZeroShot:
         for group, logits_BG in zip(self._groups, logits_BN[:, 2 * count :].split(sizes, dim=1), strict=True):
             for phrases, choice in zip(out, self._chosen(logits_BG), strict=True):
                 phrases += [] if choice is None else [group[choice]]
-        return out
+        finite = logits_BN.isfinite().all(dim=1).tolist()
+        return [phrases if sound else None for phrases, sound in zip(out, finite, strict=True)]
 
     def _present(self, logits_BP2: Tensor) -> list[list[str]]:
         shares_BP = logits_BP2.softmax(-1)[..., 0]

@@ -69,13 +69,21 @@ class Captioner(nn.Module):
         self.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def sentences(self, images_B3HW: Tensor) -> list[str]:
-        """One sentence for each image in [-1, 1]; ``""`` where the model adds nothing to the prompt."""
+    def sentences(self, images_B3HW: Tensor) -> list[str | None]:
+        """One sentence for each image in [-1, 1]; ``""`` where the model adds nothing to the prompt, None where what it
+        sees is not finite: a search over such scores ends in any words at all."""
         prompt_BT = self._prompt_1T.repeat(len(images_B3HW), 1)
         pixels_B3hw = self.prepared(images_B3HW).to(self.model.dtype)
-        ids_BT = self.model.generate(pixels_B3hw, input_ids=prompt_BT, attention_mask=torch.ones_like(prompt_BT))
-        (prompt,) = self._decoded(self._prompt_1T)
-        return [sentence if sentence != prompt else "" for sentence in self._decoded(ids_BT)]
+        seen: list[Tensor] = []
+        hook = self.model.vision_model.register_forward_hook(lambda module, given, out: seen.append(out[0]))
+        try:
+            ids_BT = self.model.generate(pixels_B3hw, input_ids=prompt_BT, attention_mask=torch.ones_like(prompt_BT))
+        finally:
+            hook.remove()
+        (prompt,), (seen_BPD,) = self._decoded(self._prompt_1T), seen
+        finite = seen_BPD.isfinite().flatten(1).all(dim=1).tolist()
+        said = [sentence if sentence != prompt else "" for sentence in self._decoded(ids_BT)]
+        return [sentence if sound else None for sentence, sound in zip(said, finite, strict=True)]
 
     def _decoded(self, ids_BT: Tensor) -> list[str]:
         return [" ".join(text.split()) for text in self.tokenizer.batch_decode(ids_BT, skip_special_tokens=True)]

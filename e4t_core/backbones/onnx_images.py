@@ -34,6 +34,7 @@ class ImageModel:
         file: the ONNX file.
         device: ``cpu`` or ``cuda[:N]``.
         layout: order of the input's axes.
+        threads: of the session on a CPU; torch's number if None.
 
     Attributes:
         size: (h, w) that it takes, or None if it takes any.
@@ -43,9 +44,9 @@ class ImageModel:
         UsageError: no ONNX, no such device, or it does not take one batch of images.
     """
 
-    def __init__(self, name: str, file: Path, device: str, layout: Layout = "nchw") -> None:
+    def __init__(self, name: str, file: Path, device: str, layout: Layout = "nchw", threads: int | None = None) -> None:
         self.name, self.layout = name, layout
-        self._session = _open(name, file, device)
+        self._session = _open(name, file, device, threads or torch.get_num_threads())
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             names = ", ".join(value.name for value in inputs) or "none"
@@ -57,12 +58,22 @@ class ImageModel:
 
     def run(self, output: str, pixels_B3hw: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, ...) the output called ``output``, of images that are scaled as the model expects."""
+        step = self._batch or max(len(pixels_B3hw), 1)
+        starts = range(0, len(pixels_B3hw), step)
+        return np.concatenate([self._run([output], pixels_B3hw[i : i + step])[0] for i in starts])
+
+    def run_all(self, pixels_13hw: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Every output, in the order of :attr:`outputs`, of one image that is scaled as the model expects."""
+        return self._run(self.outputs, pixels_13hw)
+
+    def _run(self, outputs: list[str], pixels_B3hw: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         array = pixels_B3hw.astype(self._dtype)
         array = np.ascontiguousarray(array if self.layout == "nchw" else array.transpose(0, 2, 3, 1))
-        step = self._batch or max(len(array), 1)
-        starts = range(0, len(array), step)
-        parts = [self._session.run([output], {self._input.name: array[i : i + step]})[0] for i in starts]
-        return np.concatenate(parts).astype(np.float32)
+        return [np.asarray(out, np.float32) for out in self._session.run(outputs, {self._input.name: array})]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the session, which no other process can use: a stage that is sent to one sets itself up there."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_session", "_input")}
 
     def _shape(self) -> tuple[int | None, tuple[int, int] | None]:
         """(fixed batch or None, (h, w) or None) from the model's own declaration."""
@@ -84,8 +95,8 @@ class ImageModel:
         return _DTYPES[self._input.type]
 
 
-def _open(name: str, file: Path, device: str) -> onnxruntime.InferenceSession:
-    """A session on ``device`` (``cpu`` or ``cuda[:N]``) with torch's number of threads; messages call it ``name``.
+def _open(name: str, file: Path, device: str, threads: int) -> onnxruntime.InferenceSession:
+    """A session on ``device`` (``cpu`` or ``cuda[:N]``); messages call it ``name``.
 
     Raises:
         UsageError: no ONNX, or no such device.
@@ -98,7 +109,7 @@ def _open(name: str, file: Path, device: str) -> onnxruntime.InferenceSession:
         )
     cuda = ("CUDAExecutionProvider", {"device_id": int(index or 0)})
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(
             str(file), options, providers=[cuda] if kind == "cuda" else ["CPUExecutionProvider"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
-
 import torch
 
+from e4t_core.backbones.onnx_files import model_file
 from e4t_core.backbones.onnx_images import ImageModel, Layout
-from e4t_core.bundled import SCHEME, bundled_folder
 from e4t_core.errors import UsageError
-from e4t_core.storage import Store
+
+SHIPPED = "bundled:identity_tiny"
+"""The embedder that comes with the package."""
 
 
 class Embedder:
@@ -30,7 +28,7 @@ class Embedder:
     """
 
     def __init__(self, path: str, layout: Layout, device: str) -> None:
-        with model_file(path) as file:
+        with model_file(path, SHIPPED) as file:
             self._model = ImageModel(path, file, device, layout)
         self.size = self._model.size
 
@@ -47,24 +45,3 @@ class Embedder:
                 "(images, width)"
             )
         return torch.from_numpy(out)
-
-
-@contextlib.contextmanager
-def model_file(path: str) -> Iterator[Path]:
-    """A local file with the model.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if path.startswith(SCHEME):
-        file = bundled_folder(path) / "model.onnx"
-        if not file.is_file():
-            raise UsageError(f"'{path}' holds no ONNX model; bundled:identity_tiny is one")
-        yield file
-        return
-    folder, _, name = path.rpartition("/")
-    store = Store(folder or ".")
-    if not store.exists(name):
-        raise UsageError(f"there is no ONNX file at '{path}'; give a path, a URI or bundled:identity_tiny")
-    with store.as_local(name) as file:
-        yield file

@@ -65,10 +65,12 @@ class Limits:
     Attributes:
         max_pixels: width x height of the largest image that is decoded.
         min_size: smallest side in pixels that is worth scaling.
+        max_aspect: most that the longer side may be of the shorter; None for any.
     """
 
     max_pixels: int
     min_size: int
+    max_aspect: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,19 @@ class Upright:
         return self.image.resize((size, size), resample, (left, top, right, bottom), _REDUCING_GAP)
 
 
-def open_upright(data: bytes, what: str, limits: Limits, target: int) -> Upright:
+def open_upright(data: bytes, what: str, limits: Limits, target: int | None) -> Upright:
     """Decode ``data`` and turn it upright.
 
     Args:
         data: the file's bytes.
         what: names it in messages (``the image``, ``the mask``).
         limits: checked before any pixel is decoded.
-        target: pixel side it will be scaled to; JPEGs are decoded at the smallest size that allows it.
+        target: pixel side it will be scaled to, and JPEGs are decoded at the smallest size that allows it; None for
+            the full size.
 
     Raises:
-        Fault: ``empty``, ``not_an_image``, ``bomb``, ``too_small``, ``truncated``, ``corrupt``, ``unsupported_mode``.
+        Fault: ``empty``, ``not_an_image``, ``bomb``, ``too_small``, ``too_narrow``, ``truncated``, ``corrupt``,
+            ``unsupported_mode``.
     """
     if not data:
         raise Fault("empty", f"{what} has zero bytes; it should be an image file")
@@ -124,20 +128,26 @@ def open_upright(data: bytes, what: str, limits: Limits, target: int) -> Upright
         return _upright(image, target)
 
 
-def _upright(image: ImageFile.ImageFile, target: int) -> Upright:
+def _upright(image: ImageFile.ImageFile, target: int | None) -> Upright:
     width, height = image.size
     mode, kind = image.mode, str(image.format)
     animated = kind != "MPO" and bool(getattr(image, "is_animated", False))  # MPO: a photo and its own preview
     orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
-    enough = _REDUCING_GAP * target / min(width, height)
-    drafted = image.draft(None, (round(width * enough), round(height * enough)))
-    scale = drafted[1][2] / width if drafted else 1.0
+    scale = 1.0 if target is None else _drafted(image, target)
     image.load()
     pixels = plain(image)
     if orientation in _UPRIGHT:
         pixels = pixels.transpose(_UPRIGHT[orientation])
         width, height = (height, width) if orientation >= 5 else (width, height)
     return Upright(pixels, scale, width, height, mode, kind, orientation, animated)
+
+
+def _drafted(image: ImageFile.ImageFile, target: int) -> float:
+    """Have a JPEG decoded smaller, and say at which fraction of its size."""
+    width, height = image.size
+    enough = _REDUCING_GAP * target / min(width, height)
+    drafted = image.draft(None, (round(width * enough), round(height * enough)))
+    return drafted[1][2] / width if drafted else 1.0
 
 
 def plain(image: Image.Image) -> Image.Image:
@@ -187,6 +197,13 @@ def _check(image: Image.Image, what: str, limits: Limits) -> None:
         raise Fault("bomb", f"{what} is {width} x {height} = {width * height:,} pixels; at most {limits.max_pixels:,}")
     if min(width, height) < limits.min_size:
         raise Fault("too_small", f"{what} is {width} x {height}; its smaller side must be at least {limits.min_size}")
+    aspect = max(width, height) / min(width, height)
+    if limits.max_aspect is not None and aspect > limits.max_aspect:
+        raise Fault(
+            "too_narrow",
+            f"{what} is {width} x {height}: its longer side is {aspect:.4g} times the shorter; at most "
+            f"{limits.max_aspect:g} (stages.ingest.max_aspect) is kept",
+        )
 
 
 @contextlib.contextmanager

@@ -54,6 +54,10 @@ class Bad:
     message: str
 
 
+Result = Mapping[str, bytes] | Bad
+"""The members written for one sample, or why there are none."""
+
+
 class Stage(ABC):
     """One column.
 
@@ -85,8 +89,15 @@ class Stage(ABC):
     def setup(self) -> None:
         """Load models, once per worker."""
 
+    def prepare(self, batch: Sequence[Sample]) -> None:
+        """Work that needs no model, such as decoding, done in another thread while the batch before is computed.
+
+        What it finds goes into the samples under names that begin with two underscores. ``__call__`` must do without it
+        as well: a stage that killed its process is run without, and so is a batch at which this raised.
+        """
+
     @abstractmethod
-    def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
+    def __call__(self, batch: Sequence[Sample]) -> list[Result]:
         """Process samples; one result per sample, in order: the written members, or why there are none.
 
         ``ingest`` samples carry ``"__item__"`` (a SourceItem) and ``"__source__"`` (the Source); others carry the

@@ -17,7 +17,7 @@ from e4t_core.schema import Sample, decode_json, encode_json
 from pipelines.english import with_article
 from pipelines.stages._caption_config import CaptionConfig
 from pipelines.stages._decode import Fault
-from pipelines.stages._encode import images
+from pipelines.stages._encode import decode, images, not_finite
 from pipelines.stages._sentences import attribute_list, gap_at, joined, spoken
 from pipelines.stages.base import Bad, Stage, StageConfig
 
@@ -90,17 +90,28 @@ class Caption(Stage):
     def _max_chars(self) -> int:
         return self.config.max_chars or _MAX_CHARS
 
+    @property
+    def _looks(self) -> bool:
+        """Whether a model sees the images."""
+        return self.config.describer is not None or self.config.parts[1] == "attributes"
+
+    def prepare(self, batch: Sequence[Sample]) -> None:
+        if self._looks:
+            decode(batch, self.config.resources.threads)
+
     def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
         c, resources = self.config, self.config.resources
-        sentences: list[str] = [""] * len(batch)
-        found: list[list[str]] = [[] for _ in batch]
-        if c.describer or c.parts[1] == "attributes":
+        sentences: list[str | None] = [""] * len(batch)
+        found: list[list[str] | None] = [[] for _ in batch]
+        if self._looks:
             images_B3HW = images(batch, resources.threads).to(resources.device)
             sentences = self.captioner.sentences(images_B3HW) if c.describer else sentences
             found = self.zero_shot(images_B3HW) if c.parts[1] == "attributes" else found
         return [self._one(*seen) for seen in zip(batch, sentences, found, strict=True)]
 
-    def _one(self, sample: Sample, sentence: str, found: list[str]) -> Mapping[str, bytes] | Bad:
+    def _one(self, sample: Sample, sentence: str | None, found: list[str] | None) -> Mapping[str, bytes] | Bad:
+        if sentence is None or found is None:
+            return not_finite(self.name, f"what {'the captioner' if sentence is None else 'CLIP'} sees")
         try:
             coarse, fine = self._coarse(sample, sentence), self._fine(sample, found)
             return {"caption.json": encode_json(self._content(coarse, fine))}

@@ -9,7 +9,7 @@ import torch
 
 from e4t_core.backbones import ClipModel, clip_weights_fingerprint, load_clip
 from e4t_core.schema import Sample
-from pipelines.stages._encode import half_arrays, images
+from pipelines.stages._encode import decode, half_arrays, images
 from pipelines.stages.base import Bad, Stage, StageConfig
 
 
@@ -44,6 +44,9 @@ class Clip(Stage):
     def setup(self) -> None:
         self.model = load_clip(self.models.clip, self.config.resources.device)
 
+    def prepare(self, batch: Sequence[Sample]) -> None:
+        decode(batch, self.config.resources.threads)
+
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
         resources = self.config.resources
@@ -52,4 +55,4 @@ class Clip(Stage):
         outputs = {"clip_cls.npy": cls_BLD.float().cpu()}
         if tokens_BTD is not None:
             outputs["clip_tokens.npy"] = tokens_BTD.float().cpu()
-        return [half_arrays(outputs, i) for i in range(len(batch))]
+        return [half_arrays(self.name, outputs, i) for i in range(len(batch))]

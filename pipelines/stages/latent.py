@@ -10,7 +10,7 @@ import torch
 from e4t_core.backbones import load_autoencoder, vae_weights_fingerprint
 from e4t_core.errors import UsageError
 from e4t_core.schema import Sample
-from pipelines.stages._encode import half_arrays, images
+from pipelines.stages._encode import decode, half_arrays, images
 from pipelines.stages.base import Bad, Stage, StageConfig
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class Latent(Stage):
     def setup(self) -> None:
         self.autoencoder = load_autoencoder(self.models.backbone, self.config.resources.device)
 
+    def prepare(self, batch: Sequence[Sample]) -> None:
+        decode(batch, self.config.resources.threads)
+
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
         resources = self.config.resources
@@ -48,4 +51,4 @@ class Latent(Stage):
             )
         moments_B2Chw = self.autoencoder.to_moments(images_B3HW.to(resources.device))
         outputs = {"latent.npy": moments_B2Chw.float().cpu()}
-        return [half_arrays(outputs, i) for i in range(len(batch))]
+        return [half_arrays(self.name, outputs, i) for i in range(len(batch))]

@@ -23,7 +23,7 @@ from e4t_core.backbones.segmenters import (
 )
 from e4t_core.backbones.segmenters.base import Segmenter
 from e4t_core.schema import Sample, image_member
-from pipelines.stages._encode import images
+from pipelines.stages._encode import decode, images, not_finite
 from pipelines.stages.base import Bad, Stage, StageConfig
 
 _FOREGROUND = 128
@@ -129,6 +129,9 @@ class Mask(Stage):
         if self.config.segmenter is not None:
             self.segmenter = load_segmenter(self.config.segmenter, self.config.resources.device)
 
+    def prepare(self, batch: Sequence[Sample]) -> None:
+        decode([sample for sample in batch if self._needs_segmenter(sample)], self.config.resources.threads)
+
     def __call__(self, batch: Sequence[Sample]) -> list[Mapping[str, bytes] | Bad]:
         segmented = iter(self._segmented([sample for sample in batch if self._needs_segmenter(sample)]))
         return [next(segmented) if self._needs_segmenter(s) else self._from_source(s) for s in batch]
@@ -157,7 +160,7 @@ class Mask(Stage):
         """Both members, unless the mask is none."""
         c = self.config
         if not bool(probabilities_HW.isfinite().all()):
-            return Bad("not_finite", f"{c.kind} gives values that are not finite; look at the image, or at the model")
+            return not_finite(self.name, f"the map of {c.kind}")
         foreground_HW = probabilities_HW >= c.threshold
         share = float(foreground_HW.float().mean())
         found = f"{c.kind} finds foreground on {share:.4g} of the image"

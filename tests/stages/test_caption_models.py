@@ -194,6 +194,27 @@ def test_a_captioner_that_says_nothing_quarantines(blip: Any) -> None:
         assert "captioner.prompt" in got.message
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_captioner_that_sees_nothing_finite_quarantines_that_sample(
+    beams: int, blip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = build(mode="captioner", captioner={**blip(WOMAN), "beams": beams})
+    stage.setup()
+    look = stage.captioner.model.vision_model.forward
+
+    def spoiled(*args: Any, **kwargs: Any) -> Any:
+        out = look(*args, **kwargs)
+        out.last_hidden_state[1, 0, 0] = torch.nan
+        return out
+
+    monkeypatch.setattr(stage.captioner.model.vision_model, "forward", spoiled)
+    first, bad, last = stage([sample(str(i)) for i in range(3)])
+    assert not isinstance(first, Bad)
+    assert not isinstance(last, Bad)
+    assert isinstance(bad, Bad)
+    assert (bad.reason, bad.message.split(" has ")[0]) == ("not_finite", "stage 'caption': what the captioner sees")
+
+
 def test_long_captions_are_quarantined(blip: Any) -> None:
     described = {"mode": "captioner", "captioner": blip(WOMAN)}
     assert one(sample(), **described, max_chars=len(WOMAN))["text"] == WOMAN
@@ -278,6 +299,28 @@ def test_attributes_are_what_clip_sees(tiny_list: str) -> None:
     backwards = [g["attributes"] for g in captioned(shown[::-1], TRAINED, **config)][::-1]
     assert backwards == found
     assert captioned(shown[:1], TRAINED, **config)[0]["text"] == "someone, photographed"
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_finds_no_attributes_and_says_so(
+    value: float, tiny_list: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = build(TRAINED, mode="attributes", attributes=tiny_list)
+    stage.setup()
+    batch = [sample(str(i), png=image(identity=i)) for i in range(3)]
+    sound, embed = stage(batch), stage.zero_shot.clip.embed_images
+
+    def spoiled(images_B3HW: torch.Tensor) -> torch.Tensor:
+        features_BD = embed(images_B3HW).clone()
+        features_BD[1, 3] = value
+        return features_BD
+
+    monkeypatch.setattr(stage.zero_shot.clip, "embed_images", spoiled)
+    first, bad, last = stage(batch)
+    assert [first, last] == [sound[0], sound[2]]
+    assert isinstance(bad, Bad)
+    assert bad.reason == "not_finite"
+    assert bad.message.startswith("stage 'caption': what CLIP sees has values that are not finite")
 
 
 def test_a_model_of_its_own_looks_for_attributes(tiny_list: str) -> None:

@@ -124,6 +124,7 @@ def test_only_the_sample_with_a_bad_value_is_quarantined(
     assert isinstance(bad, Bad)
     assert bad.reason == "not_finite"
     assert message in bad.message
+    assert bad.message.startswith(f"stage '{name}': {stage.writes[0]} ")
 
 
 def spoiled(forward: Callable[..., Any], index: int, value: float) -> Callable[..., Any]:
@@ -169,3 +170,13 @@ def test_fingerprints_need_no_model() -> None:
     stages = Clip(ClipStageConfig(), MODELS), Latent(StageConfig(), MODELS)
     assert all(stage.weights() for stage in stages)
     assert not any(hasattr(stage, name) for stage in stages for name in ("model", "autoencoder"))
+
+
+@pytest.mark.parametrize("name", ["clip", "latent"])
+def test_what_was_decoded_ahead_is_not_decoded_again(name: str, request: pytest.FixtureRequest) -> None:
+    stage, batch = request.getfixturevalue(name), samples()
+    plain = stage([dict(sample) for sample in batch])
+    stage.prepare(batch)
+    for sample in batch:
+        sample["image.png"] = b"whoever decodes now fails"
+    assert stage(batch) == plain

@@ -120,7 +120,7 @@ def test_only_the_sample_with_a_value_that_is_not_finite_is_quarantined(tmp_path
     assert [isinstance(r, Bad) for r in results] == [False, True, False]
     assert isinstance(results[1], Bad)
     assert results[1].reason == "not_finite"
-    assert "identity.npy has values that are not finite" in results[1].message
+    assert "stage 'identity': identity.npy has values that are not finite" in results[1].message
 
 
 def test_what_changes_the_bytes_changes_the_fingerprint_and_nothing_else(tmp_path: Path) -> None:

@@ -187,7 +187,9 @@ def test_only_the_sample_with_a_bad_value_is_quarantined(tmp_path: Path) -> None
     results = bright(model)([grey, sample(share(512)), grey])
     assert [isinstance(result, Bad) for result in results] == [False, True, False]
     assert results[1] == Bad(
-        "not_finite", "saliency gives values that are not finite; look at the image, or at the model"
+        "not_finite",
+        "stage 'mask': the map of saliency has values that are not finite; run the model in float32, or look at the "
+        "image",
     )
 
 
