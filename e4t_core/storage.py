@@ -27,6 +27,9 @@ from fsspec.implementations.local import LocalFileSystem
 from e4t_core.bundled import SCHEME, bundled_folder
 from e4t_core.errors import DataError, StorageError
 
+_PAGE = 1000
+"""Keys of one answer when S3 is listed: the most that it gives."""
+
 _ASIDE = ".tmp-"
 """In the names of local files that are still being written."""
 
@@ -141,18 +144,35 @@ class Store:
                 yield file
 
     def list(self, prefix: str = "", unfinished: bool = False) -> Iterator[Entry]:
-        """Every object whose key lies under the folder ``prefix``, in key order.
+        """Every object whose key lies under the folder ``prefix``, in key order. S3 is listed a page at a time, as the
+        caller asks for more; other stores first take the whole listing into memory.
 
         Args:
             unfinished: also what local writers that were killed left behind.
         """
+        for path, info in self._pages(prefix) if "s3" in self.fs.protocol else self._found(prefix):
+            if unfinished or _ASIDE not in path.rsplit("/", 1)[-1]:
+                yield _entry(path[len(self.root) + 1 :], info)
+
+    def _found(self, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
         with self._told("list", prefix):
             self._fresh()
             found = self.fs.find(self._path(prefix), detail=True)
         for path in sorted(found):
-            if not unfinished and _ASIDE in path.rsplit("/", 1)[-1]:
-                continue
-            yield _entry(path[len(self.root) + 1 :], found[path])
+            yield path, found[path]
+
+    def _pages(self, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        bucket, _, folder = f"{self._path(prefix)}/".partition("/")
+        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": folder, "MaxKeys": _PAGE}
+        while True:
+            with self._told("list", prefix):
+                page = self.fs.call_s3("list_objects_v2", **asked)
+            for found in page.get("Contents", ()):
+                if not found["Key"].endswith("/"):  # a folder that some console made
+                    yield f"{bucket}/{found['Key']}", {**found, "size": found["Size"]}
+            if not page.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = page["NextContinuationToken"]
 
     # --- writing
 
@@ -170,8 +190,8 @@ class Store:
         """Write ``key`` only if it does not exist; False if somebody else was first.
 
         Local files are linked into place, so a crash leaves nothing half-written under the name;
-        object stores use a conditional PUT. A writer whose connection broke after its own PUT arrived is told
-        False as well: whoever gets False must look at what is there.
+        object stores use a conditional PUT. Where the answer to one was lost, the client sends it again and is told
+        that something is there: if it is ``data``, it was created, so of writers of equal bytes each is told True.
         """
         with self._told("write", key):
             try:
@@ -182,8 +202,14 @@ class Store:
                 else:
                     self._conditional_put(key, data)
             except FileExistsError:
-                return False
+                return not self.local and self._holds(key, data)
             return True
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key) == data
+        except FileNotFoundError:
+            return False
 
     def _conditional_put(self, key: str, data: bytes) -> None:
         for pause in (0.1, 0.3, 1.0, 3.0, None):

@@ -9,12 +9,13 @@ from e4t_core.errors import TooManyBad
 from e4t_core.storage import Store
 from jobs._job import Job
 from pipelines import executor
+from pipelines.shards.estimate import dry_run
 
 
 def plan_shards(job: Job, store: Store) -> list[dict[str, Any]]:
     """What :func:`ensure_shards` would do, per stage; lists the source and decodes nothing."""
     recipe = job.recipe
-    estimates = executor.dry_run(
+    estimates = dry_run(
         store,
         recipe.build_source(),
         recipe.build_stages(),

@@ -28,10 +28,17 @@ def run(job: Job) -> dict[str, Any]:
 
 def _plan(job: Job) -> dict[str, Any]:
     rows = plan_shards(job, job.store)
-    job.say(f"{'stage':<10} {'shards':>8} {'to do':>8} {'cached':>8} {'est. MB':>10} {'est. s':>10}")
+    job.say(f"{'stage':<10} {'shards':>8} {'to do':>8} {'cached':>8} {'est. MB':>10} {'est. s':>10} {'est. GPU-h':>10}")
     for row in rows:
-        seconds = "unknown" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        size = "unknown" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}"
-        total = row["to_do"] + row["cached"]
-        job.say(f"{row['stage']:<10} {total:>8} {row['to_do']:>8} {row['cached']:>8} {size:>10} {seconds:>10}")
+        shards = f"{row['to_do'] + row['cached']:>8} {row['to_do']:>8} {row['cached']:>8}"
+        size = _amount(row["bytes"], 1e-6, 1)
+        job.say(f"{row['stage']:<10} {shards} {size} {_amount(row['seconds'], 1, 0)} {_amount(row['gpu_hours'], 1, 2)}")
+    for row in rows:
+        reasons = [*row["changes"], *(f"{n} shards: {why}" for why, n in row["why"].items())]
+        if reasons:
+            job.say(f"{row['stage']}: {'; '.join(reasons)}")
     return {"dry_run": True, "out": job.out, "stages": rows}
+
+
+def _amount(value: float | None, scale: float, digits: int) -> str:
+    return f"{'unknown' if value is None else f'{value * scale:.{digits}f}':>10}"

@@ -102,7 +102,7 @@ class Commit:
         ref: fingerprint, inputs and tar.
         samples: key -> (id, where it is in the tar).
         quarantined: the rest of its inputs.
-        resources: worker settings it was made with.
+        resources: worker settings it was made with; ``most`` if memory held no more samples at once.
         seconds: device -> seconds of computing.
         waited: seconds spent waiting for inputs.
         started, finished: seconds since 1970.

@@ -6,14 +6,13 @@ import multiprocessing
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
 
 from e4t_core.schema import Sample
-from pipelines.stages.base import Bad, Stage
-
-Result = Mapping[str, bytes] | Bad
+from pipelines.shards.memory import Halving
+from pipelines.stages.base import Bad, Result, Stage
 
 
 class IsolatedStage:
@@ -76,7 +75,7 @@ def _start(stage: Stage) -> tuple[multiprocessing.process.BaseProcess, Connectio
 
 def _serve(stage: Stage, pipe: Connection) -> None:
     """The child: answer batches until the parent closes the pipe."""
-    prepared = False
+    prepared, call = False, Halving(stage.name, stage)
     while True:
         try:
             batch = pipe.recv()
@@ -87,7 +86,7 @@ def _serve(stage: Stage, pipe: Connection) -> None:
                 stage.setup()
                 prepared = True
             limit_threads(stage)
-            answer = (stage(batch), "")
+            answer = (list(call(batch)), "")
         except Exception:  # noqa: BLE001 - told to the parent, which raises it
             answer = ([], traceback.format_exc())
         pipe.send(answer)

@@ -7,6 +7,8 @@
 ``attempts/<stage>/<shard>-<fingerprint>.json``         work on it has begun; removed by its commit
 ``indexes/<hash>.parquet``                              a manifest's samples: status, and where each column has them
 ``manifests/000001.json``                               a version of the dataset: the only thing that readers open
+``forgotten/000001.json``                               digests of ids that no plan may take again
+``withdrawn/000001.json``                               that version may not be read any more, and which to read instead
 =====================================================  ==============================================================
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from e4t_core.storage import Store
 
 COMMITS, DATA, ATTEMPTS, INDEXES, MANIFESTS, PLANS = "commits", "data", "attempts", "indexes", "manifests", "plans"
+FORGOTTEN, WITHDRAWN = "forgotten", "withdrawn"
 
 
 def commit_key(stage: str, shard: int, fingerprint: str) -> str:
@@ -35,17 +38,17 @@ def data_key(stage: str, shard: int, sha256: str) -> str:
 
 
 def numbered_key(folder: str, number: int) -> str:
-    """Key of a plan or manifest."""
+    """Key of a plan, manifest or another numbered object."""
     return f"{folder}/{number:06d}.json"
 
 
 def numbers(store: Store, folder: str) -> list[int]:
-    """Numbers of the plans or manifests that exist, ascending."""
+    """Numbers of the objects of that kind, ascending."""
     return sorted(_numbered(store, folder))
 
 
 def _numbered(store: Store, folder: str) -> Iterator[int]:
     for entry in store.list(folder):
         name = entry.key.rsplit("/", 1)[-1]
-        if name.endswith(".json") and name[:-5].isdigit():
+        if name.endswith(".json") and name[:-5].isdecimal():
             yield int(name[:-5])

@@ -1,4 +1,4 @@
-"""Looking after a store: what is in it, whether it is whole, how two versions differ, what can go."""
+"""Looking after a store: what is in it, whether it is whole, what can go."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from e4t_core.errors import DataError
 from e4t_core.storage import Entry, Store
 from pipelines.shards import layout
 from pipelines.shards import plan as plans
 from pipelines.shards.commit import ShardRef, load_commit
-from pipelines.shards.manifest import Manifest, load_index, load_manifest
+from pipelines.shards.manifest import Manifest, load_manifest, versions
 
 _PIECE = 16 << 20
 
@@ -39,7 +37,7 @@ def ls(store: Store) -> dict[str, Any]:
     return {
         "uri": store.uri,
         "version": manifest.version,
-        "versions": layout.numbers(store, layout.MANIFESTS),
+        "versions": versions(store),
         "planned": head["planned"],
         "samples": head["samples"],
         "quarantined": head["quarantined"],
@@ -111,7 +109,7 @@ def _uncommitted(named: Mapping[str, Any], stage: str, shard: int, ref: ShardRef
 
 
 def _manifests(store: Store) -> Iterator[Manifest]:
-    for version in layout.numbers(store, layout.MANIFESTS):
+    for version in versions(store):
         yield load_manifest(store, version)
 
 
@@ -122,78 +120,6 @@ def _hash(store: Store, key: str) -> tuple[int, str]:
             digest.update(piece)
             length += len(piece)
     return length, digest.hexdigest()
-
-
-# --- diff
-
-
-def diff(store: Store, a: int, b: int) -> dict[str, Any]:
-    """What version ``b`` changed against version ``a``, and why.
-
-    Returns:
-        ``samples``: counts added, removed, newly quarantined, newly whole; ``stages``: stage -> its changed settings
-        and, per reason, the shards remade; ``text``: the same as lines to read.
-    """
-    old, new = load_manifest(store, a), load_manifest(store, b)
-    samples = _sample_changes(load_index(store, old), load_index(store, new))
-    names = [*new.stages, *(name for name in old.stages if name not in new.stages)]
-    stages = {name: _stage_changes(old, new, name) for name in names}
-    text = [f"{store.uri}: version {a} -> {b}", "samples: " + ", ".join(f"{n} {what}" for what, n in samples.items())]
-    for name, change in stages.items():
-        lines = [f"{key}: {before!r} -> {after!r}" for key, (before, after) in change["identity"].items()]
-        lines += [f"{len(shards)} shards {why}" for why, shards in change["shards"].items()]
-        text.append(f"{name}: " + ("; ".join(lines) or "unchanged"))
-    return {"samples": samples, "stages": stages, "text": text}
-
-
-def _sample_changes(old: pa.Table, new: pa.Table) -> dict[str, int]:
-    before = dict(zip(old["id"].to_pylist(), old["status"].to_pylist(), strict=True))
-    after = dict(zip(new["id"].to_pylist(), new["status"].to_pylist(), strict=True))
-    kept = [(before[i], status) for i, status in after.items() if i in before]
-    return {
-        "added": len(after) - len(kept),
-        "removed": len(before) - len(kept),
-        "newly quarantined": kept.count(("ok", "quarantined")),
-        "newly whole": kept.count(("quarantined", "ok")),
-    }
-
-
-def _stage_changes(old: Manifest, new: Manifest, stage: str) -> dict[str, Any]:
-    before, after = old.head["stages"].get(stage, {}), new.head["stages"].get(stage, {})
-    identity = {
-        key: (before.get(key), after.get(key))
-        for key in ("version", "weights", "schema")
-        if before and after and before.get(key) != after.get(key)
-    }
-    if before and after:
-        was, now = before["settings"], after["settings"]
-        identity |= {
-            f"settings.{k}": (was.get(k), now.get(k)) for k in sorted({*was, *now}) if was.get(k) != now.get(k)
-        }
-    shards: dict[str, list[int]] = {}
-    refs_before, refs_after = old.refs(stage), new.refs(stage)
-    for number in sorted({*refs_before, *refs_after}):
-        if why := _why(refs_before.get(number), refs_after.get(number), bool(identity)):
-            shards.setdefault(why, []).append(number)
-    return {"identity": identity, "shards": shards}
-
-
-def _why(old: ShardRef | None, new: ShardRef | None, stage_changed: bool) -> str:
-    """Why a shard was remade, in words; empty if it was not."""
-    if old is None or new is None:
-        return "added" if old is None else "removed"
-    if old.fingerprint == new.fingerprint:
-        return ""
-    same = ", same bytes" if old.sha256 == new.sha256 else ""
-    was, now = old.inputs, new.inputs
-    upstream = [name for name, sha in now.upstream.items() if was.upstream.get(name) != sha]
-    reasons = [
-        "stage changed" if stage_changed else "",
-        "source items changed" if was.items != now.items else "",
-        f"upstream {', '.join(upstream)} changed" if upstream else "",
-        "quarantined samples retried" if was.retry != now.retry else "",
-    ]
-    return f"remade ({'; '.join(filter(None, reasons))}{same})"
 
 
 # --- gc
@@ -223,9 +149,9 @@ _COLLECTED = (layout.COMMITS, layout.DATA, layout.ATTEMPTS, layout.INDEXES, layo
 
 def _delete_if_unchanged(store: Store, entry: Entry) -> None:
     """A writer may have made the object young again since it was listed."""
-    if any(e.key == entry.key and e.modified != entry.modified for e in store.list(entry.key, unfinished=True)):
-        return
-    store.delete(entry.key)
+    now = store.entry(entry.key)
+    if now is not None and now.modified == entry.modified:
+        store.delete(entry.key)
 
 
 def _referenced(store: Store) -> set[str]:

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 
 from e4t_core.errors import DataError, UsageError
 from e4t_core.record import content_hash
+from e4t_core.record import versions as installed
 from e4t_core.schema import SCHEMA_VERSION
 from e4t_core.storage import Store
-from pipelines.shards import layout
+from pipelines.shards import forgotten, layout
 from pipelines.shards.commit import Commit, ShardRef, load_commit
 from pipelines.shards.plan import Plan
 from pipelines.stages.base import Stage
@@ -61,16 +62,27 @@ def load_manifest(store: Store, version: int | None = None) -> Manifest:
     """A manifest; the newest if ``version`` is None.
 
     Raises:
-        DataError: the store has none, or it needs a newer e4t.
+        DataError: the store has none, it was withdrawn, or it needs a newer e4t.
         UsageError: no such version.
     """
     found = latest(store) if version is None else None
-    versions = [found.version] if found else layout.numbers(store, layout.MANIFESTS)
-    if not versions:
+    numbers = [found.version] if found else layout.numbers(store, layout.MANIFESTS)
+    if not numbers:
         raise DataError(f"{store.uri} has no manifest; `python -m jobs preprocess --out {store.uri}` makes one")
-    if version is not None and version not in versions:
-        raise UsageError(f"{store.uri} has no version {version}; it has {', '.join(map(str, versions))}")
-    return found or _read(store, version or versions[-1])
+    if version is not None and (mark := forgotten.why_withdrawn(store, version)):
+        raise DataError(
+            f"{store.uri} version {version} was withdrawn: {mark['samples']} of its samples were forgotten; use "
+            f"version {mark['use']} or a later one"
+        )
+    if version is not None and version not in numbers:
+        raise UsageError(f"{store.uri} has no version {version}; it has {', '.join(map(str, versions(store)))}")
+    return found or _read(store, version or numbers[-1])
+
+
+def versions(store: Store) -> list[int]:
+    """Numbers of the versions that can be read, ascending."""
+    gone = set(forgotten.withdrawn(store))
+    return [number for number in layout.numbers(store, layout.MANIFESTS) if number not in gone]
 
 
 def latest(store: Store) -> Manifest | None:
@@ -84,7 +96,7 @@ def _read(store: Store, version: int) -> Manifest:
     if head["schema"] > SCHEMA_VERSION:
         raise DataError(
             f"{store.uri} version {version} has shard schema {head['schema']}; this e4t reads up to {SCHEMA_VERSION}: "
-            "upgrade e4t"
+            f"upgrade to e4t {head.get('e4t', '(the one that wrote it)')} or newer"
         )
     return Manifest(version, head)
 
@@ -115,24 +127,54 @@ def publish(
         stages: each stage and its identity.
         refs: for every stage a commit of every planned shard.
     """
-    described = {
-        stage.name: {
-            **identity,
-            "reads": list(stage.reads),
-            "writes": list(stage.writes),
-            "shards": {f"{number:06d}": refs[stage.name][number].to_dict() for number in sorted(refs[stage.name])},
-        }
-        for stage, identity in stages
+    facts = {
+        stage.name: {**identity, "reads": list(stage.reads), "writes": list(stage.writes)} for stage, identity in stages
     }
-    described = json.loads(json.dumps(described))  # as it will be read back
+    described = describe(facts, refs)
     while True:
         newest = latest(store)
         if newest and newest.head["stages"] == described and newest.head["plan"]["items"] == plan.items_key:
             return newest
-        manifest = _compose(store, plan, described, refs, recipe, newest.version + 1 if newest else 1)
-        data = (json.dumps(manifest.head, indent=None, separators=(",", ":")) + "\n").encode()
-        if store.create(layout.numbered_key(layout.MANIFESTS, manifest.version), data):
+        _refuse_forgotten(store, plan)
+        if manifest := propose(store, newest, plan, described, refs, recipe):
             return manifest
+
+
+def describe(stages: Mapping[str, Mapping[str, Any]], refs: Refs) -> dict[str, Any]:
+    """A manifest's ``stages``, as they will be read back: each one's identity, what it reads and writes, its shards."""
+    described = {
+        stage: {**facts, "shards": {f"{number:06d}": refs[stage][number].to_dict() for number in sorted(refs[stage])}}
+        for stage, facts in stages.items()
+    }
+    return dict(json.loads(json.dumps(described)))
+
+
+def propose(
+    store: Store,
+    newest: Manifest | None,
+    plan: Plan,
+    described: Mapping[str, Mapping[str, Any]],
+    refs: Refs,
+    recipe: Mapping[str, Any],
+) -> Manifest | None:
+    """Publish the version that follows ``newest``; None if somebody else's follows it already.
+
+    Args:
+        described: see :func:`describe`.
+        refs: for every stage a commit of every planned shard.
+    """
+    manifest = _compose(store, plan, described, refs, recipe, newest.version + 1 if newest else 1)
+    data = (json.dumps(manifest.head, indent=None, separators=(",", ":")) + "\n").encode()
+    return manifest if store.create(layout.numbered_key(layout.MANIFESTS, manifest.version), data) else None
+
+
+def _refuse_forgotten(store: Store, plan: Plan) -> None:
+    gone = int(forgotten.among(plan.table["id"], forgotten.digests(store)).sum())
+    if gone:
+        raise DataError(
+            f"{gone} of the planned samples of {store.uri} were forgotten while this ran; what was made is kept: run "
+            "the same command again"
+        )
 
 
 def _compose(
@@ -150,6 +192,7 @@ def _compose(
         {
             "version": version,
             "schema": SCHEMA_VERSION,
+            **installed("e4t"),
             "created": time.time(),
             "planned": table.num_rows,
             "samples": table.num_rows - reasons.total(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass
 class Tally:
     """One stage of one run: shards made, shards found to be there, samples made, the first worker's start on them (its
-    models loaded) and the last end."""
+    models loaded), the last end, and what the workers' seconds went into."""
 
     made: int = 0
     cached: int = 0
@@ -17,6 +17,18 @@ class Tally:
     began: float = 0.0
     ready: bool = False
     ended: float = 0.0
+    computing: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Samples a second."""
+        return self.samples / (self.ended - self.began) if self.ended > self.began else 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Share of the workers' time that went into waiting for inputs."""
+        return self.waited / (self.computing + self.waited) if self.waited else 0.0
 
 
 class Monitor:
@@ -38,12 +50,14 @@ class Monitor:
         if not tally.ready:
             tally.began, tally.ready = time.time(), True
 
-    def end(self, stage: str, samples: int, cached: bool) -> None:
-        """One shard is committed."""
+    def end(self, stage: str, samples: int | None = None, computing: float = 0.0, waited: float = 0.0) -> None:
+        """One shard is committed; if it was so before, ``samples`` is None."""
         tally = self._tallies.setdefault(stage, Tally())
-        tally.made += not cached
-        tally.cached += cached
-        tally.samples += 0 if cached else samples
+        tally.made += samples is not None
+        tally.cached += samples is None
+        tally.samples += samples or 0
+        tally.computing += computing
+        tally.waited += waited
         tally.ended = time.time()
 
     def stop(self) -> None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from e4t_core.errors import DataError
 from e4t_core.record import content_hash
 from e4t_core.storage import Store
-from pipelines.shards import layout
+from pipelines.shards import forgotten, layout
 from pipelines.shards.keys import sample_key
 from pipelines.sources.base import Source, SourceItem
 
@@ -183,21 +183,38 @@ def resolve(store: Store, source: Source, samples_per_shard: int, limit: int | N
     """
     listed = listing(source, limit)
     while True:
-        plan = derive(latest(store), listed, samples_per_shard)
+        plan = draft(store, listed, samples_per_shard)
         if plan.items_key:
             return plan
         if saved := _save(store, plan):
             return saved
 
 
-def _save(store: Store, draft: Plan) -> Plan | None:
+def draft(store: Store, listed: pa.Table, samples_per_shard: int) -> Plan:
+    """What :func:`derive` makes of the store's newest plan and what may be planned of ``listed``."""
+    return derive(latest(store), forgotten.without(listed, forgotten.digests(store)), samples_per_shard)
+
+
+def without(store: Store, version: int, gone: forgotten.Digests) -> Plan:
+    """That version of the plan less what was forgotten, saved as the newest; itself if that is nothing."""
+    old = load(store, version)
+    table = forgotten.without(old.table, gone)
+    while table.num_rows < old.table.num_rows:
+        newest = latest(store) or old
+        plan = Plan(newest.version + 1, table.combine_chunks(), newest.samples_per_shard, newest.next_shard, "")
+        if saved := _save(store, plan):
+            return saved
+    return old
+
+
+def _save(store: Store, unsaved: Plan) -> Plan | None:
     """Write a draft; None if somebody else took its number first."""
     out = io.BytesIO()
-    with pq.ParquetWriter(out, draft.table.schema, compression="zstd") as writer:
-        for shard in draft.shards():
-            writer.write_table(draft.table.slice(shard.start, shard.samples))
+    with pq.ParquetWriter(out, unsaved.table.schema, compression="zstd") as writer:
+        for shard in unsaved.shards():
+            writer.write_table(unsaved.table.slice(shard.start, shard.samples))
     data = out.getvalue()
-    plan = replace(draft, items_key=f"{layout.PLANS}/items-{content_hash(data, 16)}.parquet")
+    plan = replace(unsaved, items_key=f"{layout.PLANS}/items-{content_hash(data, 16)}.parquet")
     store.put(plan.items_key, data)
     head = {
         "version": plan.version,

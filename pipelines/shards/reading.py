@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,22 +88,35 @@ def source_batches(store: Store, source: Source, items_key: str, group: int, siz
 
 
 def column_batches(store: Store, shard: int, upstream: dict[str, ShardRef], size: int) -> Iterator[Batch]:
-    """Samples that every stage in ``upstream`` has, with all their members, in key order; reads one batch ahead.
+    """Samples that every stage in ``upstream`` has, with all their members, in key order.
 
     Raises:
         DataError: an upstream commit or tar is gone or damaged.
     """
     commits = [_upstream(store, stage, shard, ref) for stage, ref in upstream.items()]
     keys = sorted(set.intersection(*(set(commit.samples) for commit in commits)))
-    chunks = [keys[at : at + size] for at in range(0, len(keys), size)]
-    if not chunks:
-        return
-    with ThreadPoolExecutor(1) as ahead:
-        pending = ahead.submit(_joined, store, commits, chunks[0])
-        for following in [*chunks[1:], None]:
-            batch = pending.result()
-            if following is not None:
-                pending = ahead.submit(_joined, store, commits, following)
+    for at in range(0, len(keys), size):
+        yield _joined(store, commits, keys[at : at + size])
+
+
+def ahead(batches: Iterator[Batch], prepare: Callable[[Sequence[Sample]], None]) -> Iterator[Batch]:
+    """The same batches, each read and prepared in a thread while the one before it is in use.
+
+    What ``prepare`` raises is left to the stage, which meets it again when it is called with what was not prepared: its
+    error is told with the sample's name.
+    """
+
+    def following() -> Batch | None:
+        batch = next(batches, None)
+        if batch is not None:
+            with contextlib.suppress(Exception):
+                prepare(batch.samples)
+        return batch
+
+    with ThreadPoolExecutor(1, thread_name_prefix="shard-reader") as reader:
+        pending = reader.submit(following)
+        while batch := pending.result():
+            pending = reader.submit(following)
             yield batch
 
 

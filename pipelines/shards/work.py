@@ -16,11 +16,12 @@ from e4t_core.schema import Sample
 from e4t_core.storage import Store
 from pipelines.shards import layout
 from pipelines.shards.commit import MAX_MESSAGE, Commit, Inputs, Quarantined, ShardRef, load_commit, shard_fingerprint
-from pipelines.shards.isolation import IsolatedStage, Result, limit_threads
-from pipelines.shards.reading import Batch, column_batches, source_batches
+from pipelines.shards.isolation import IsolatedStage, limit_threads
+from pipelines.shards.memory import Halving
+from pipelines.shards.reading import Batch, ahead, column_batches, source_batches
 from pipelines.shards.tar import Tar, Writer
 from pipelines.sources.base import Source
-from pipelines.stages.base import Bad, Stage
+from pipelines.stages.base import Bad, Result, Stage
 
 _ATTEMPTS = 3
 _Call = Callable[[Sequence[Sample]], Sequence[Result]]
@@ -54,6 +55,14 @@ class ShardTask:
 
 
 @dataclass(frozen=True)
+class Done:
+    """A shard of one stage that is committed; ``made`` is its commit if it was not there before."""
+
+    ref: ShardRef
+    made: Commit | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """What is the same for every shard of one stage.
 
@@ -78,7 +87,7 @@ class ShardWorker:
         self.job, self.store, self.stage, self._on_ready = job, job.store, job.stage, on_ready
 
     @cached_property
-    def _ready(self) -> Stage:
+    def _ready(self) -> Halving:
         try:
             self.stage.setup()
         except Exception as error:
@@ -86,10 +95,10 @@ class ShardWorker:
             raise kind(f"stage '{self.stage.name}' cannot start: {type(error).__name__}: {error}") from error
         limit_threads(self.stage)
         self._on_ready()
-        return self.stage
+        return Halving(self.stage.name, self.stage)
 
-    def process(self, task: ShardTask) -> tuple[ShardRef, bool]:
-        """Make the shard; the flag says that it was there already.
+    def process(self, task: ShardTask) -> Done:
+        """Make the shard, unless it is there.
 
         Raises:
             UserError: the store refuses, or holds damaged data.
@@ -99,7 +108,7 @@ class ShardWorker:
         fingerprint = shard_fingerprint(self.job.identity, inputs)
         commit = load_commit(self.store, layout.commit_key(self.stage.name, task.shard, fingerprint))
         if commit is not None and intact(self.store, commit.ref):
-            return commit.ref, True
+            return Done(commit.ref)
         mark = layout.attempt_key(self.stage.name, task.shard, fingerprint)
         with ExitStack() as stack:
             deaths = self._deaths(mark, task.shard)
@@ -107,9 +116,9 @@ class ShardWorker:
             # after the mark, so that a death while loading counts; before the clock of the shard starts
             call: _Call = stack.enter_context(IsolatedStage(self.stage)) if deaths else self._ready
             commit, tar = self._make(task, fingerprint, inputs, call)
-        ref = self._publish(commit, tar)
+        ref = publish_shard(self.store, commit, tar)
         self.store.delete(mark)
-        return ref, False
+        return Done(ref, commit)
 
     def _deaths(self, mark: str, shard: int) -> int:
         """How often a worker of this run died at this shard; those of earlier runs may just have been stopped."""
@@ -135,7 +144,10 @@ class ShardWorker:
     def _make(self, task: ShardTask, fingerprint: str, inputs: Inputs, call: _Call) -> tuple[Commit, Tar]:
         started, computing = time.time(), 0.0
         writer, ids, bad = Writer(), dict[str, str](), list[Quarantined]()
-        for batch in self._batches(task):
+        # what kills a process must not be prepared in this one
+        isolated = isinstance(call, IsolatedStage)
+        batches = self._batches(task) if isolated else ahead(self._batches(task), self.stage.prepare)
+        for batch in batches:
             begun = time.perf_counter()
             results = self._results(task.shard, batch, call)
             computing += time.perf_counter() - begun
@@ -155,7 +167,7 @@ class ShardWorker:
             ref=ShardRef(fingerprint, inputs, key, tar.sha256, len(tar.data), len(ids), len(bad)),
             samples={key: (ids[key], span) for key, span in tar.spans.items()},
             quarantined=tuple(bad),
-            resources=resources.dump(),
+            resources=resources.dump() | ({"most": call.most} if isinstance(call, Halving) and call.most else {}),
             seconds={resources.device: computing},
             waited=max(0.0, finished - started - computing),
             started=started,
@@ -186,18 +198,19 @@ class ShardWorker:
                 right = ", ".join(self.stage.writes)
                 raise RuntimeError(f"{where}: member '{name}' ({type(data).__name__}); bytes of {right} are right")
 
-    def _publish(self, commit: Commit, tar: Tar) -> ShardRef:
-        """Store tar and commit; whoever was first wins, and its commit is what counts."""
-        # The name is the content's hash: writing it again cannot change it, mends a damaged copy, and makes it young
-        # again for gc.
-        self.store.put(commit.ref.key, tar.data)
-        if self.store.create(commit.key, commit.to_json()):
-            return commit.ref
-        winner = load_commit(self.store, commit.key)
-        if winner is not None and intact(self.store, winner.ref):
-            return winner.ref
-        self.store.put(commit.key, commit.to_json())  # its tar was lost, so it committed nothing
+
+def publish_shard(store: Store, commit: Commit, tar: Tar) -> ShardRef:
+    """Store tar and commit; whoever was first wins, and its commit is what counts."""
+    # The name is the content's hash: writing it again cannot change it, mends a damaged copy, and makes it young
+    # again for gc.
+    store.put(commit.ref.key, tar.data)
+    if store.create(commit.key, commit.to_json()):
         return commit.ref
+    winner = load_commit(store, commit.key)
+    if winner is not None and intact(store, winner.ref):
+        return winner.ref
+    store.put(commit.key, commit.to_json())  # its tar was lost, so it committed nothing
+    return commit.ref
 
 
 def intact(store: Store, ref: ShardRef) -> bool:

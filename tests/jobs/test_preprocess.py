@@ -114,6 +114,35 @@ def test_diff_names_the_column_that_changed(capsys, photos: Path, tmp_path: Path
     assert "give two manifest versions" in err
 
 
+@pytest.mark.usefixtures("ray_local")
+def test_a_person_is_forgotten_on_request(capsys, photos: Path, tmp_path: Path) -> None:
+    out, ids = str(tmp_path / "out"), tmp_path / "ids.txt"
+    preprocess(capsys, photos, Path(out))
+    _, before, _ = run(capsys, "shards", "ls", out)
+    code, _, err = run(capsys, "shards", "forget", out)
+    assert (code, "--ids FILE" in err) == (2, True)
+    first = sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.jpg"))[0]
+    ids.write_text(f"{first}\n")
+    forget = ["shards", "forget", out, "--ids", str(ids)]
+    code, plan, _ = run(capsys, *forget, "--dry-run")
+    assert (code, plan["samples"], plan["version"]) == (0, 1, None)
+    code, _, err = run(capsys, *forget)
+    assert (code, "nothing was changed; give --yes" in err) == (2, True)
+    code, report, _ = run(capsys, *forget, "--yes")
+    assert (code, report["withdrawn"], report["version"]) == (0, [1], 2)
+    _, after, _ = run(capsys, "shards", "ls", out)
+    assert after["samples"] == before["samples"] - 1
+    _, again, _ = preprocess(capsys, photos, Path(out))
+    assert (again["version"], again["shards_done"]) == (2, 0)
+
+
+def test_a_dry_run_says_why(capsys, photos: Path, tmp_path: Path) -> None:
+    code, summary, err = preprocess(capsys, photos, tmp_path / "o", "--dry-run")
+    assert code == 0
+    assert summary["stages"][0]["why"] == {"not made yet": summary["stages"][0]["to_do"]}
+    assert "not made yet" in err
+
+
 def test_an_empty_folder_and_a_missing_one_are_told(capsys, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):

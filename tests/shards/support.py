@@ -32,9 +32,9 @@ def build(
     for task in found.tasks:
         for stage, identity in found.stages:
             if stage.name not in task.done:
-                ref, cached = ShardWorker(Job(store, source, stage, identity, plan.items_key, run)).process(task)
-                task = replace(task, done={**task.done, stage.name: ref})
-                if not cached:
+                done = ShardWorker(Job(store, source, stage, identity, plan.items_key, run)).process(task)
+                task = replace(task, done={**task.done, stage.name: done.ref})
+                if done.made:
                     made.append((stage.name, task.shard))
         finished[task.shard] = task.done
     refs = {stage.name: {n: done[stage.name] for n, done in finished.items()} for stage in stages}

@@ -18,8 +18,9 @@ import pytest
 from e4t_core.errors import StorageError
 from e4t_core.schema import Sample
 from e4t_core.storage import Store
-from pipelines.executor import Progress, dry_run, preprocess
+from pipelines.executor import Progress, preprocess
 from pipelines.shards import layout
+from pipelines.shards.estimate import dry_run
 from pipelines.shards.maintenance import verify
 from pipelines.stages.base import Bad
 from tests.conftest import ROOT

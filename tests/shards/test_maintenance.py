@@ -1,4 +1,4 @@
-"""ls, verify, diff and gc."""
+"""ls, verify and gc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from e4t_core.errors import DataError
 from e4t_core.storage import Store
 from pipelines.loader import ShardDataset
 from pipelines.shards import layout
-from pipelines.shards.maintenance import diff, gc, ls, verify
+from pipelines.shards.maintenance import gc, ls, verify
 from pipelines.shards.manifest import load_manifest
 from tests.shards.fakes import Join, Read, Upper, chain, folder_source, make, people, write_texts
 from tests.shards.support import build
@@ -117,40 +117,6 @@ def test_verify_names_a_damaged_index_and_commit(store: Store) -> None:
     problems = verify(store)["problems"]
     assert any("indexes/" in p and "damaged" in p for p in problems)
     assert any("000001-" in p and "not a commit" in p for p in problems)
-
-
-# --- diff
-
-
-def test_diff_says_what_changed_and_why(store: Store, src: Path) -> None:
-    write_texts(src, {"q-bad.txt": "bad"})
-    (src / "p00-000.txt").write_text("other text")
-    (src / "p01-004.txt").unlink()
-    stages = [make(Read), make(Upper, text="!"), make(Join)]
-    build(store, folder_source(src), stages)
-    report = diff(store, 1, 2)
-    assert report["samples"] == {"added": 1, "removed": 1, "newly quarantined": 0, "newly whole": 0}
-    read, upper, join = (report["stages"][name] for name in ("read", "upper", "join"))
-    assert read == {"identity": {}, "shards": {"remade (source items changed)": [0, 1], "added": [3]}}
-    assert upper["identity"] == {"settings.text": ("", "!")}
-    assert upper["shards"] == {
-        "remade (stage changed; upstream read changed)": [0, 1],
-        "remade (stage changed)": [2],
-        "added": [3],
-    }
-    assert join["shards"]["remade (upstream upper changed)"] == [2]
-    assert report["text"][3].startswith("upper: settings.text: '' -> '!'; 2 shards remade (stage changed; upstream")
-
-
-def test_diff_of_a_retry_and_of_a_lost_column(store: Store, src: Path) -> None:
-    write_texts(src, {"q-bad.txt": "bad"})
-    build(store, folder_source(src), chain())
-    build(store, folder_source(src), chain()[:2], retry_quarantined=True)
-    report = diff(store, 2, 3)
-    assert report["stages"]["read"]["shards"] == {"remade (quarantined samples retried, same bytes)": [3]}
-    assert report["stages"]["join"]["shards"] == {"removed": [0, 1, 2, 3]}
-    assert report["samples"] == {"added": 0, "removed": 0, "newly quarantined": 0, "newly whole": 0}
-    assert diff(store, 3, 3)["text"][2:] == ["read: unchanged", "upper: unchanged"]
 
 
 # --- gc

@@ -241,3 +241,30 @@ def test_what_ships_with_the_package_is_a_store() -> None:
             write(*words)
     assert not shipped.exists("x")
     assert shipped.exists("README.md")
+
+
+def test_a_bucket_is_listed_page_by_page_as_the_caller_goes(
+    moto_s3: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e4t_core.storage._PAGE", 3)
+    bucket = Store(moto_s3())
+    names = sorted(["a", "b-1", "b/1", "b/2", "b/c/3", "b.4", "ü", "z/"])
+    for name in names:
+        bucket.fs.pipe_file(f"{bucket.root}/{name}", name.encode())
+    asked = []
+    call = type(bucket.fs).call_s3
+
+    def counted(fs: object, method: str, **given: object) -> object:
+        asked.append(method)
+        return call(fs, method, **given)
+
+    monkeypatch.setattr(type(bucket.fs), "call_s3", counted)
+    listing = bucket.list()
+    assert next(listing).key == "a"
+    assert asked == ["list_objects_v2"]
+    assert ["a", *(entry.key for entry in listing)] == [name for name in names if not name.endswith("/")]
+    assert len(asked) == 3
+    assert [(e.key, e.size) for e in bucket.list("b")] == [("b/1", 3), ("b/2", 3), ("b/c/3", 5)]
+    entry = bucket.entry("b/1")
+    assert [e for e in bucket.list("b") if e.key == "b/1"] == [entry]
+    assert list(bucket.list("nothing")) == []
