@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from e4t_core.errors import DataError, UsageError
 from e4t_core.storage import Store
+from e4t_core.texts import read_text
+from jobs import _shard_duplicates as duplicates
+from jobs import _shard_exports as exports
 from jobs._job import Job
 from pipelines.shards import maintenance
+from pipelines.shards.changes import diff
+from pipelines.shards.forget import forget, would_forget
 
-HELP = "ls, verify, diff or gc a shard store"
+HELP = "look into a shard store, check it, compare versions, forget samples, collect garbage, pack it, picture it"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="URI that preprocess wrote to")
     parser.add_argument("versions", nargs="*", type=int, metavar="VERSION", help="for diff: two manifest versions")
     parser.add_argument("--grace-hours", type=float, default=24.0, help="for gc: keep anything younger (default 24)")
+    parser.add_argument("--ids", metavar="FILE", help="for forget: sample ids, one a line")
+    exports.arguments(parser)
+    duplicates.arguments(parser)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def _verify(job: Job, store: Store) -> dict[str, Any]:
 def _diff(job: Job, store: Store) -> dict[str, Any]:
     if len(job.args.versions) != 2:
         raise UsageError("shards diff STORE A B: give two manifest versions, e.g. `shards diff out/shards 1 2`")
-    report = maintenance.diff(store, *job.args.versions)
+    report = diff(store, *job.args.versions)
     for line in report["text"]:
         job.say(line)
     return report
@@ -63,13 +72,40 @@ def _gc(job: Job, store: Store) -> dict[str, Any]:
     )
     if job.dry_run or not found["objects"]:
         return found
-    if not job.args.yes and not _confirmed(f"delete them from {store.uri}? [y/N] "):
-        raise UsageError("nothing was deleted; give --yes to delete without being asked")
+    _confirm(job, f"delete them from {store.uri}? [y/N] ", "nothing was deleted; give --yes to delete")
     return maintenance.gc(store, grace, dry_run=False)
 
 
-def _confirmed(question: str) -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and input(question).strip().lower() == "y"
+def _forget(job: Job, store: Store) -> dict[str, Any]:
+    if job.args.ids is None:
+        raise UsageError("shards forget STORE --ids FILE: a text file with a sample id on each line")
+    ids = [line for line in read_text(job.args.ids, "--ids").splitlines() if line]
+    found = would_forget(store, ids)
+    job.say(
+        f"{found.samples} samples in {found.shards} shards would be forgotten; versions that hold them, not to be read "
+        f"any more: {', '.join(map(str, found.withdrawn)) or 'none'}"
+    )
+    if job.dry_run:
+        return asdict(found)
+    _confirm(job, f"forget them in {store.uri}? [y/N] ", "nothing was changed; give --yes to forget")
+    done = forget(store, ids)
+    job.say(f"version {done.version} is without them; `python -m jobs shards gc {store.uri}` deletes their bytes")
+    return asdict(done)
 
 
-_ACTIONS = {"ls": _ls, "verify": _verify, "diff": _diff, "gc": _gc}
+def _confirm(job: Job, question: str, refusal: str) -> None:
+    asked = sys.stdin is not None and sys.stdin.isatty()
+    if not job.args.yes and not (asked and input(question).strip().lower() == "y"):
+        raise UsageError(f"{refusal} without being asked")
+
+
+_ACTIONS = {
+    "duplicates": duplicates.run_duplicates,
+    "forget": _forget,
+    "ls": _ls,
+    "verify": _verify,
+    "diff": _diff,
+    "gc": _gc,
+    "pack": exports.run_pack,
+    "stats": exports.run_stats,
+}

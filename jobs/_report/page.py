@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import yaml
 
 from e4t_core.metrics._statistics import bootstrap_difference
 from jobs._aggregates import identity_means, norm_curves
 from jobs._report import gallery, plots, words
+from jobs._report.html import template
 from jobs._report.inputs import Entry, Shards
 
 PAPER = (
@@ -40,16 +39,6 @@ def render(entries: Sequence[Entry], shards: Shards, most: int, command: str) ->
         most: identities in the gallery.
         command: the command that makes this report.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jobs", "_report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": words.number, "count": words.count, "size": words.size, "between": words.between, "date": _date,
-    }  # fmt: skip
     lead, first = entries[0], entries[0].result
     ranked_by, people = gallery.people(entries, shards, most)
     context = {
@@ -79,11 +68,7 @@ def render(entries: Sequence[Entry], shards: Shards, most: int, command: str) ->
         "device": first["record"]["recipe"]["personalize"]["device"],
         "environment": first["environment"],
     }
-    return environment.get_template("report.html").render(context)
-
-
-def _date(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%-d %B %Y, %H:%M UTC")
+    return template("report.html").render(context)
 
 
 def _confidence(entry: Entry) -> float:

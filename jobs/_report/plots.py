@@ -228,6 +228,36 @@ def _path(values: Sequence[float], x: _Axis, y: _Axis, kind: str) -> Markup:
     return Markup('<polyline class="{}" points="{}"/>').format(kind, " ".join(_points(values, x, y)))
 
 
+class _Counts(_Axis):
+    """An axis of whole numbers."""
+
+    def ticks(self, most: int) -> list[float]:
+        return [tick for tick in super().ticks(most) if tick.is_integer()]
+
+
+def histogram(
+    edges: Sequence[float], counts: Sequence[int], x_label: str, y_label: str, whole: bool = False, series: int = 0
+) -> Markup:
+    """Bars from edge to edge; ``whole`` if the values are whole numbers, which then stand under their bars' middle.
+
+    Args:
+        edges: one more than ``counts``, ascending.
+    """
+    low, high = edges[0], edges[-1]
+    pad = (high - low or 1.0) * 0.02
+    x = (_Counts if whole else _Axis)(low - pad, high + pad, _LEFT, _WIDTH - _RIGHT)
+    y = _Counts(0, max(counts) * 1.05 or 1.0, _HEIGHT - _BOTTOM, _TOP)
+    bars = [
+        Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>').format(
+            x(a) + 0.5, y(n), max(x(b) - x(a) - 1, 0.8), y(0) - y(n), n
+        )
+        for a, b, n in zip(edges, edges[1:], counts, strict=False)
+        if n
+    ]
+    inner = Markup('<g class="bars s{}">{}</g>').format(series % 8, Markup("").join(bars))
+    return _svg([*_frame(x, y, x_label, y_label), inner], f"{y_label} by {x_label}")
+
+
 def whisker(score: tuple[float | None, float | None, float | None], scale: tuple[float, float], series: int) -> Markup:
     """A dot on its interval, small enough for a table cell; ``scale`` is shared by the cells of a column."""
     mean, low, high = score

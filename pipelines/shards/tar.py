@@ -75,6 +75,17 @@ class Writer:
         return Tar(data, hashlib.sha256(data).hexdigest(), self._spans)
 
 
+def footprint(members: Mapping[str, bytes]) -> int:
+    """Bytes that a sample takes in a tar."""
+    return sum(_BLOCK + len(data) + -len(data) % _BLOCK for data in members.values())
+
+
+def closed_size(footprints: int) -> int:
+    """Bytes of a finished tar whose samples take ``footprints``."""
+    size = footprints + len(_END)
+    return size + -size % tarfile.RECORDSIZE
+
+
 def _parts(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
     info = tarfile.TarInfo(name)
     info.size = len(data)

@@ -111,6 +111,15 @@ class Join(FakeStage):
         return {"join.txt": sample["body.txt"] + b"|" + sample["upper.txt"]}
 
 
+class Apart(Join):
+    """Says that it has weights, so it does not share the workers of the stages before it."""
+
+    name: ClassVar[str] = "join"
+
+    def weights(self) -> str:
+        return "w"
+
+
 def make(cls: type[FakeStage], batch_size: int = 2, actors: int = 1, **fields: object) -> FakeStage:
     resources = Resources(batch_size=batch_size, actors=actors)
     return cls(FakeConfig(resources=resources, **fields), MODELS)  # type: ignore[arg-type]
@@ -118,6 +127,14 @@ def make(cls: type[FakeStage], batch_size: int = 2, actors: int = 1, **fields: o
 
 def chain(**fields: object) -> list[Stage]:
     return [make(Read, **fields), make(Upper, **fields), make(Join, **fields)]
+
+
+def apart(**fields: object) -> list[Stage]:
+    """The same columns from two kinds of workers, two of each."""
+    return [make(cls, actors=2, **fields) for cls in (Read, Upper, Apart)]
+
+
+CHAINS = {"chain": chain, "apart": apart}
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
