@@ -121,8 +121,14 @@ def _fields_at(cls: type[pydantic.BaseModel], path: tuple[Any, ...]) -> list[str
     for part in path:
         info = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         # a mapping's keys are free: its own type stands for each of its values
-        model = getattr(info, "annotation", None) if info else _value_model(model)
+        model = _section(getattr(info, "annotation", None)) if info else _value_model(model)
     return list(getattr(model, "model_fields", {}))
+
+
+def _section(annotation: Any) -> Any:
+    """The model of ``Model | None``; what is no optional section stays as it is."""
+    among = get_args(annotation)
+    return next((a for a in among if type(None) in among and hasattr(a, "model_fields")), annotation)
 
 
 def _value_model(annotation: Any) -> Any:

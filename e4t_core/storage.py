@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import json
 import os
 import tempfile
@@ -24,6 +23,7 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from e4t_core._refusals import code_of, library_errors, reason_of
 from e4t_core.bundled import SCHEME, bundled_folder
 from e4t_core.errors import DataError, StorageError
 
@@ -62,7 +62,7 @@ class Store:
             ) from error
         self.root = root.rstrip("/")
         self.local = isinstance(self.fs, LocalFileSystem)
-        self._refusals: tuple[type[Exception], ...] = (OSError, *_library_errors(self.fs))
+        self._refusals: tuple[type[Exception], ...] = (OSError, *library_errors(self.fs))
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -125,7 +125,7 @@ class Store:
             try:
                 info = self.fs.info(self._path(key))
             except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
+                if code_of(error) == "NoSuchBucket":
                     raise
                 return None
         return None if info["type"] == "directory" else _entry(key, info)
@@ -216,10 +216,10 @@ class Store:
             try:
                 return self.fs.pipe_file(self._path(key), data, mode="create")
             except OSError as error:
-                if _code(error) in ("PreconditionFailed", "412"):
+                if code_of(error) in ("PreconditionFailed", "412"):
                     raise FileExistsError(key) from error
                 # S3 answers 409 while another writer's PUT is undecided, and asks to try again
-                if _code(error) not in ("ConditionalRequestConflict", "409") or pause is None:
+                if code_of(error) not in ("ConditionalRequestConflict", "409") or pause is None:
                     raise
                 time.sleep(pause)
 
@@ -291,28 +291,15 @@ class Store:
         except FileExistsError:
             raise
         except FileNotFoundError as error:
-            if _code(error) != "NoSuchBucket":
+            if code_of(error) != "NoSuchBucket":
                 raise
             raise StorageError(f"cannot {action} {self.url(key)}: there is no such bucket; create it first") from error
         except self._refusals as error:
-            raise StorageError(f"cannot {action} {self.url(key)}: {_reason(error)}") from error
+            raise StorageError(f"cannot {action} {self.url(key)}: {reason_of(error)}") from error
 
 
 def _located(uri: str) -> str:
     return str(bundled_folder(uri)) if uri.startswith(SCHEME) else uri
-
-
-def _library_errors(fs: Any) -> tuple[type[Exception], ...]:
-    """What the client library raises that is no OSError (no credentials, no route): botocore's, for S3."""
-    if "s3" not in fs.protocol:
-        return ()
-    return (importlib.import_module("botocore.exceptions").BotoCoreError,)
-
-
-def _code(error: BaseException) -> str:
-    """The object store's own error code behind ``error``, or an empty string."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
 
 
 def _pread(path: str, start: int, end: int) -> bytes:
@@ -327,20 +314,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "no space is left there; free some or choose another --out, then run the same command again"
-    if number == errno.EFBIG:
-        return "the file is larger than the location or the process's limit (ulimit -f) allows"
-    if isinstance(error, PermissionError) or number == errno.EROFS:
-        code = _code(error)
-        return f"permission denied ({code or error}); the credentials, bucket policy or file mode must allow it"
-    if type(error).__name__ == "NoCredentialsError":
-        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    return str(error) or type(error).__name__
 
 
 def _entry(key: str, info: dict[str, Any]) -> Entry:

@@ -26,6 +26,17 @@ def test_unknown_key_names_the_nearest_one() -> None:
         validate(Outer, {"inner": {"base_rl": 1.0}}, "recipe")
 
 
+def test_unknown_key_of_a_section_that_may_be_absent_names_the_nearest_one_too() -> None:
+    class May(Config):
+        inner: Inner | None = None
+        named: dict[str, Inner]
+
+    with pytest.raises(UsageError, match=r"r\.inner\.base_rl: unknown key 'base_rl'; did you mean 'base_lr'\?"):
+        validate(May, {"inner": {"base_rl": 1.0}, "named": {}}, "r")
+    with pytest.raises(UsageError, match=r"r\.named\.steps\.stps: unknown key 'stps'; did you mean 'steps'\?"):
+        validate(May, {"named": {"steps": {"stps": 1}}}, "r")
+
+
 def test_wrong_type_names_path_and_value() -> None:
     with pytest.raises(UsageError, match=r"recipe\.inner\.steps: 'many' does not fit"):
         validate(Outer, {"inner": {"steps": "many"}}, "recipe")
