@@ -26,39 +26,32 @@ class Halving:
         self._name, self._call = name, call
         self.most: int | None = None
 
-    def __call__(self, batch: Sequence[Sample]) -> list[Result]:
-        """One result per sample.
+    def __call__(self, batch: Sequence[Sample]) -> Sequence[Result]:
+        """What the stage answers; answers to parts are put together.
 
         Raises:
             MemoryError: a sample does not fit alone; the cause says whose memory it was.
         """
-        results: list[Result] = []
-        while len(results) < len(batch):
-            part = batch[len(results) :][: self.most]
-            fault = self._add(part, results)
-            if fault is None:
-                continue
-            if len(part) == 1:
-                raise MemoryError(
-                    "one sample alone does not fit into memory; use smaller images, a lower precision or another "
-                    f"device: {fault}"
-                ) from fault
-            # the fault, and the tensors that its frames hold, are gone before the next try
-            del fault
-            self.most = (len(part) + 1) // 2
-            _LOG.warning("stage '%s': memory ran out at a batch of %d; trying %d", self._name, len(part), self.most)
+        if len(batch) <= (self.most or len(batch)):
+            try:
+                return self._call(batch)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                self._shrink(len(batch), error)
+            # the error is gone here, and with it the tensors that its frames held
             _give_back()
-        return results
+        size = self.most or 1
+        return [result for at in range(0, len(batch), size) for result in self(batch[at : at + size])]
 
-    def _add(self, part: Sequence[Sample], results: list[Result]) -> Exception | None:
-        """Extend ``results`` by the part's; what was raised, if memory ran out."""
-        try:
-            results += self._call(part)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            return error.with_traceback(None)
-        return None
+    def _shrink(self, tried: int, error: Exception) -> None:
+        if tried == 1:
+            raise MemoryError(
+                "one sample alone does not fit into memory; use smaller images, a lower precision or another "
+                f"device: {error}"
+            ) from error
+        self.most = (tried + 1) // 2
+        _LOG.warning("stage '%s': memory ran out at a batch of %d; trying %d", self._name, tried, self.most)
 
 
 def out_of_memory(error: BaseException | None) -> bool:
