@@ -33,10 +33,10 @@ demo: setup
 	@echo "demo: done in $$(( $$(date +%s) - $$(cat .demo-started) )) s; open $(OUT)/report/report.html"; rm -f .demo-started
 
 test: setup
-	$(PY) -m pytest -q -n 2 --dist loadfile -m "not full"
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not full"
 
 test-all: setup
-	$(PY) -m pytest -q -n 2 --dist loadfile
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(PY) -m ruff check .

@@ -64,8 +64,8 @@ def end_group(child: subprocess.Popen[bytes], patience: float = 5) -> None:
     child.wait(timeout=patience)
 
 
-def wait_for_http(url: str, child: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
-    """Until ``url`` answers anything at all."""
+def wait_for_http(url: str, child: subprocess.Popen[bytes], log: Path, seconds: float = 240) -> None:
+    """Until ``url`` answers anything at all; a first start from a cold disk takes minutes."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if child.poll() is not None:
