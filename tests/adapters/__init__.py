@@ -1,0 +1,1 @@
+"""The low-rank adapters, without a method around them."""
