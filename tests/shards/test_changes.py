@@ -10,21 +10,8 @@ from e4t_core.storage import Store
 from pipelines.shards.changes import diff
 from pipelines.shards.manifest import load_manifest
 from pipelines.stages.base import Resources
-from tests.shards.fakes import MODELS, FakeConfig, Join, Read, Upper, chain, folder_source, make, people, write_texts
+from tests.shards.fakes import MODELS, FakeConfig, Join, Read, Upper, chain, folder_source, make, write_texts
 from tests.shards.support import build
-
-
-@pytest.fixture
-def src(tmp_path: Path) -> Path:
-    people(tmp_path / "src", 10)
-    return tmp_path / "src"
-
-
-@pytest.fixture
-def store(tmp_path: Path, src: Path) -> Store:
-    store = Store(tmp_path / "store")
-    build(store, folder_source(src), chain())
-    return store
 
 
 def test_diff_says_what_changed_and_why(store: Store, src: Path) -> None:

@@ -19,24 +19,11 @@ from pipelines.shards.maintenance import gc, ls, verify
 from pipelines.shards.manifest import load_manifest, publish, versions
 from pipelines.shards.survey import survey
 from pipelines.shards.work import Job, ShardWorker
-from tests.shards.fakes import chain, folder_source, people, write_texts
+from tests.shards.fakes import chain, folder_source, write_texts
 from tests.shards.support import assert_exactly_once, build, content, statuses
 
 GONE = ["p00-002.txt", "p01-005.txt"]
 """Of shards 0 and 1; shard 2 has none of them."""
-
-
-@pytest.fixture
-def src(tmp_path: Path) -> Path:
-    people(tmp_path / "src", 10)
-    return tmp_path / "src"
-
-
-@pytest.fixture
-def store(tmp_path: Path, src: Path) -> Store:
-    store = Store(tmp_path / "store")
-    build(store, folder_source(src), chain())
-    return store
 
 
 def every_byte(store: Store) -> dict[str, bytes]:

@@ -15,23 +15,10 @@ from pipelines.loader import ShardDataset
 from pipelines.shards import layout
 from pipelines.shards.maintenance import gc, ls, verify
 from pipelines.shards.manifest import load_manifest
-from tests.shards.fakes import Join, Read, Upper, chain, folder_source, make, people, write_texts
+from tests.shards.fakes import Join, Read, Upper, chain, folder_source, make, write_texts
 from tests.shards.support import build
 
 DAY = 86400.0
-
-
-@pytest.fixture
-def src(tmp_path: Path) -> Path:
-    people(tmp_path / "src", 10)
-    return tmp_path / "src"
-
-
-@pytest.fixture
-def store(tmp_path: Path, src: Path) -> Store:
-    store = Store(tmp_path / "store")
-    build(store, folder_source(src), chain())
-    return store
 
 
 def keys(store: Store) -> set[str]:

@@ -20,21 +20,8 @@ from pipelines.loader import ShardDataset
 from pipelines.shards.manifest import load_manifest
 from pipelines.shards.pack import Packing, pack
 from pipelines.shards.plain import plain
-from tests.shards.fakes import chain, folder_source, people, write_texts
+from tests.shards.fakes import chain, folder_source, write_texts
 from tests.shards.support import build
-
-
-@pytest.fixture
-def src(tmp_path: Path) -> Path:
-    people(tmp_path / "src", 10)
-    return tmp_path / "src"
-
-
-@pytest.fixture
-def store(tmp_path: Path, src: Path) -> Store:
-    store = Store(tmp_path / "store")
-    build(store, folder_source(src), chain())
-    return store
 
 
 def packing(
