@@ -29,7 +29,7 @@ class LiDBConfig(Config):
     """The space of an identity's weights.
 
     Attributes:
-        a, b: dimensions of the bases on the side of the outputs and of the inputs (100 and 50, section 5); a layer
+        a, b: dimensions of the bases on the side of the outputs and of the inputs (100 and 50, section 4.1); a layer
             with fewer outputs or inputs has so many.
         seed: of the bases and of the initial A_train, which all identities share.
     """

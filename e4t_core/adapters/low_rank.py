@@ -34,7 +34,7 @@ class LowRank:
         with torch.autocast(self.up.device.type, enabled=False):
             return self.up @ self.down
 
-    def and_(self, other: LowRank) -> LowRank:
+    def __add__(self, other: LowRank) -> LowRank:
         """The exact sum: ranks add up, and no matrix is formed."""
         return LowRank(torch.cat([self.up, other.up], dim=2), torch.cat([self.down, other.down], dim=1))
 

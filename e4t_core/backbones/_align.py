@@ -49,7 +49,8 @@ class Placement:
 
 
 def ffhq_quad(points_52: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, 2) top left, bottom left, bottom right, top right of FFHQ's crop (Karras et al. 2019, appendix A).
+    """(4, 2) top left, bottom left, bottom right, top right of FFHQ's crop: the formula of CelebA-HQ's (Karras et al.
+    2018, "Progressive Growing of GANs", appendix C).
 
     A square that is turned as the face is, centred a tenth of the way from the eyes to the mouth.
 

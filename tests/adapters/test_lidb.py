@@ -110,7 +110,7 @@ def test_sums_are_exact_concatenations(backbone: Backbone) -> None:
     one, two = (
         LowRank(torch.randn(2, 5, r, generator=generator), torch.randn(2, r, 4, generator=generator)) for r in (1, 3)
     )
-    both = one.and_(two)
+    both = one + two
     assert both.up.shape == (2, 5, 4)
     torch.testing.assert_close(both.matrix(), one.matrix() + two.matrix())
 

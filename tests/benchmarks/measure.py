@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import threading
@@ -74,10 +75,8 @@ def peak_memory() -> Iterator[list[float]]:
         while not stop.wait(0.5):
             total = 0
             for process in [me, *me.children(recursive=True)]:
-                try:
+                with contextlib.suppress(psutil.NoSuchProcess):  # ended between listing and reading: it holds nothing
                     total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue  # ended between listing and reading
             peak[0] = max(peak[0], total / 1e6)
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,11 +56,9 @@ def ray_processes(name: str) -> list[psutil.Process]:
     """Processes of this session's own Ray that run the actor class ``name``."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{name}"):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended between listing and reading: it runs nothing
+            if " ".join(process.cmdline()).startswith(f"ray::{name}"):
                 found.append(process)
-        except psutil.Error:
-            continue  # it ended while we looked
     return found
 
 

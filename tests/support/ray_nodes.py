@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -110,10 +111,8 @@ def _below(root: int) -> list[tuple[int, str]]:
     """(process id, title) of all descendants."""
     found = []
     for process in psutil.Process(root).children(recursive=True):
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended between listing and reading: it is not below any more
             found.append((process.pid, " ".join(process.cmdline())))
-        except psutil.NoSuchProcess:
-            continue
     return found
 
 
