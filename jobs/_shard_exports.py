@@ -16,6 +16,7 @@ from jobs._tracking import shown
 from pipelines.loader import ShardDataset
 from pipelines.shards.manifest import load_manifest
 from pipelines.shards.pack import HEAD, Packing, pack
+from pipelines.shards.quality import sentence
 from pipelines.shards.stats import measure
 
 PAGE, NUMBERS = "stats.html", "stats.json"
@@ -79,6 +80,8 @@ def _tell(job: Job, figures: dict[str, Any]) -> None:
     for name, column in figures["columns"].items():
         took = ", ".join(f"{seconds:.1f} s on {device}" for device, seconds in column["seconds"].items())
         job.say(f"{name:<10} {column['shards']:>6} shards {column['bytes'] / 1e6:>10.1f} MB  {took}")
+        if column["quality"]:
+            job.say(f"{name:<10} {sentence(column['quality'])}")
     for row in figures["quarantine"]:
         job.say(f"{row['count']} quarantined in {row['stage']}: {row['reason']}")
 

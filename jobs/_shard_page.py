@@ -37,6 +37,7 @@ def render(figures: dict[str, Any], dataset: ShardDataset, sheets: Sequence[dict
         cover=_cover(dataset),
         tiles=_tiles(figures),
         columns=_columns(figures["columns"]),
+        qualities=[_quality(name, c["quality"]) for name, c in figures["columns"].items() if c["quality"]],
         devices=sorted({device for column in figures["columns"].values() for device in column["seconds"]}),
         identities=_identities(figures["identities"]),
         labels=[_label(key, value) for key, value in figures["labels"].items()],
@@ -100,6 +101,22 @@ def _columns(columns: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name, column in columns.items()
     ]
+
+
+def _quality(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """A column's figures as rows of text, and what became of its samples."""
+    rows = [
+        {"name": figure.replace("_", " "), **{at: _amount(figure, value) for at, value in spread_over.items()}}
+        for figure, spread_over in found["figures"].items()
+    ]
+    failed = [f"{words.count(n)} {reason.replace('_', ' ')}" for reason, n in found["failed"].items()]
+    return {**found, "name": name, "rows": rows, "failed": words.listed(failed) if failed else ""}
+
+
+def _amount(figure: str, value: float) -> str:
+    if figure == "seconds":
+        return words.seconds(value)
+    return words.count(value) if value.is_integer() else words.number(value, 4)
 
 
 # --- histograms

@@ -12,7 +12,6 @@ from PIL import Image, ImageFilter
 
 from e4t_core.schema import Sample, image_member
 from pipelines.loader import ShardDataset
-from pipelines.shards.stats import shard_rows
 
 ACROSS, MOST = 8, 64
 """Pictures in a row, and on a sheet."""
@@ -51,7 +50,7 @@ class Sheet:
 def drawn(dataset: ShardDataset, most: int) -> list[int]:
     """The shards that get a sheet: all that have good samples if they are few, else ``most`` of them, evenly spread.
     None without the column ``ingest``."""
-    shards = list(shard_rows(dataset)) if "ingest" in dataset.columns else []
+    shards = list(dataset.shard_rows()) if "ingest" in dataset.columns else []
     return [shards[i] for i in spread(len(shards), most)]
 
 
@@ -62,7 +61,7 @@ def spread(count: int, most: int) -> list[int]:
 
 def sheets(dataset: ShardDataset, shards: Sequence[int]) -> Iterator[Sheet]:
     """One at a time."""
-    rows_of = shard_rows(dataset)
+    rows_of = dataset.shard_rows()
     columns = [name for name in ("ingest", "mask") if name in dataset.columns]
     for shard in shards:
         rows = rows_of[shard]

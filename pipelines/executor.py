@@ -30,7 +30,7 @@ from pipelines.shards.commit import ShardRef
 from pipelines.shards.manifest import Manifest, publish
 from pipelines.shards.monitor import Monitor, Tally
 from pipelines.shards.report import Progress, StageReport, Summary
-from pipelines.shards.survey import Survey, survey
+from pipelines.shards.survey import Survey, survey, whole
 from pipelines.shards.work import Done, Job, ShardTask, ShardWorker
 from pipelines.sources.base import Source
 from pipelines.stages.base import Stage
@@ -52,6 +52,7 @@ def preprocess(
     *,
     samples_per_shard: int,
     recipe: Mapping[str, Any],
+    keep: Sequence[Stage] = (),
     limit: int | None = None,
     retry_quarantined: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -64,6 +65,7 @@ def preprocess(
         stages: in an order in which each follows those it reads.
         samples_per_shard: size of new shards; shards that exist keep their samples.
         recipe: stored in the manifest.
+        keep: stages that are not made here; those of which every shard is there stay in the version.
         retry_quarantined: try quarantined samples once more.
 
     Raises:
@@ -80,7 +82,10 @@ def preprocess(
         made, reports = _execute(store, source, plan, found, on_progress)
         finished.update(made)
     refs = {stage.name: {shard: done[stage.name] for shard, done in finished.items()} for stage in stages}
-    manifest = publish(store, plan, found.stages, refs, recipe)
+    kept = whole(store, [replace(task, done=finished[task.shard]) for task in found.tasks], keep)
+    refs.update({stage.name: commits for stage, _, commits in kept})
+    columns = [*found.stages, *((stage, identity) for stage, identity, _ in kept)]
+    manifest = publish(store, plan, columns, refs, recipe)
     return _summary(manifest, refs, reports, time.perf_counter() - began)
 
 

@@ -103,6 +103,14 @@ class ShardDataset:
                 out.setdefault(identity, []).append(row)
         return dict(sorted(out.items()))
 
+    def shard_rows(self) -> dict[int, range]:
+        """Shard -> its rows, which lie side by side, for shards that have any."""
+        numbers, starts, counts = np.unique(self._shards, return_index=True, return_counts=True)
+        return {
+            int(number): range(int(start), int(start + count))
+            for number, start, count in zip(numbers, starts, counts, strict=True)
+        }
+
     def parts(self) -> dict[str, np.ndarray]:
         """Part of a mix -> its rows, ascending; empty if the source is no mix."""
         names = [json.loads(labels).get(PART) for labels in self.table["labels_json"].to_pylist()]

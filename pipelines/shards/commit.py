@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from e4t_core.errors import DataError
@@ -14,6 +16,7 @@ from pipelines.shards import layout
 from pipelines.shards.tar import Span
 from pipelines.stages.base import Stage
 
+_READERS = 16
 MAX_MESSAGE = 300
 """Characters that are kept of why a sample was quarantined."""
 
@@ -106,6 +109,7 @@ class Commit:
         seconds: device -> seconds of computing.
         waited: seconds spent waiting for inputs.
         started, finished: seconds since 1970.
+        facts: key -> figures that the stage gives of a sample, good or quarantined.
     """
 
     stage: Mapping[str, Any]
@@ -118,6 +122,7 @@ class Commit:
     waited: float
     started: float
     finished: float
+    facts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -133,6 +138,8 @@ class Commit:
             "samples": [[key, sample_id, *span] for key, (sample_id, span) in self.samples.items()],
             "quarantined": [asdict(q) for q in self.quarantined],
         }
+        if not self.facts:
+            del fields["facts"]  # stages without figures have the commits they always had
         return canonical_json(fields) + b"\n"
 
 
@@ -166,3 +173,27 @@ def load_commit(store: Store, key: str) -> Commit | None:
             "preprocess again"
         )
     return commit
+
+
+def committed(store: Store, stage: str, shard: int, ref: ShardRef) -> Commit:
+    """The commit that ``ref`` speaks of.
+
+    Raises:
+        DataError: it is gone, or another took its place.
+    """
+    key = layout.commit_key(stage, shard, ref.fingerprint)
+    commit = load_commit(store, key)
+    if commit is None or commit.ref != ref:
+        raise DataError(
+            f"{store.url(key)} is gone, or changed while it was read; run the same command again, or "
+            f"`python -m jobs shards verify {store.uri}`, which says what to do"
+        )
+    return commit
+
+
+def all_committed(store: Store, stage: str, refs: Mapping[int, ShardRef]) -> Iterator[Commit]:
+    """:func:`committed` of every shard, in order; only a few are held, since each lists every sample of its shard."""
+    shards = iter(refs.items())
+    with ThreadPoolExecutor(_READERS) as pool:
+        while part := list(islice(shards, _READERS)):
+            yield from pool.map(lambda pair: committed(store, stage, *pair), part)

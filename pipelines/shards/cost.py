@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from e4t_core.errors import DataError
 from e4t_core.storage import Store
 from pipelines.shards import layout
-from pipelines.shards.commit import Commit, ShardRef, load_commit
+from pipelines.shards.commit import Commit, ShardRef, all_committed, load_commit
 
 _READERS = 16
 _NEWEST = 64
@@ -53,32 +52,26 @@ def cost_of(store: Store, stage: str, refs: Mapping[int, ShardRef]) -> Cost | No
     Raises:
         DataError: a commit is gone.
     """
-    keys = [layout.commit_key(stage, number, ref.fingerprint) for number, ref in refs.items()]
-    commits = _commits(store, keys)
-    if missing := [key for key, commit in zip(keys, commits, strict=True) if commit is None]:
-        raise DataError(f"{store.url(missing[0])} is gone; `python -m jobs shards verify {store.uri}` says what to do")
-    return _sum(commit for commit in commits if commit) if commits else None
+    return _sum(all_committed(store, stage, refs)) if refs else None
 
 
 def recent_cost(store: Store, stage: str) -> Cost | None:
     """What the newest commits of the stage took, whatever its settings were; None if it has none."""
     entries = sorted(store.list(f"{layout.COMMITS}/{stage}"), key=lambda e: e.modified)[-_NEWEST:]
-    cost = _sum(commit for commit in _commits(store, [entry.key for entry in entries]) if commit)
+    with ThreadPoolExecutor(_READERS) as pool:
+        commits = list(pool.map(lambda entry: load_commit(store, entry.key), entries))
+    cost = _sum(commit for commit in commits if commit)
     return cost if cost.samples else None
 
 
-def _commits(store: Store, keys: Sequence[str]) -> list[Commit | None]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda key: load_commit(store, key), keys))
-
-
 def _sum(commits: Iterable[Commit]) -> Cost:
-    found = list(commits)
-    took = [commit.finished - commit.started for commit in found]
-    return Cost(
-        shards=len(found),
-        samples=sum(c.ref.n_ok + c.ref.n_bad for c in found),
-        bytes=sum(c.ref.bytes for c in found),
-        seconds=sum(took),
-        gpu_hours=sum(s * c.resources["gpus"] for s, c in zip(took, found, strict=True)) / 3600,
-    )
+    """One at a time: a commit lists every sample of its shard."""
+    shards, samples, size, seconds, gpu_seconds = 0, 0, 0, 0.0, 0.0
+    for commit in commits:
+        took = commit.finished - commit.started
+        shards += 1
+        samples += commit.ref.n_ok + commit.ref.n_bad
+        size += commit.ref.bytes
+        seconds += took
+        gpu_seconds += took * commit.resources["gpus"]
+    return Cost(shards, samples, size, seconds, gpu_seconds / 3600)

@@ -83,10 +83,8 @@ def _in_order(found: _Hashed, rows: NDArray[np.int64]) -> list[str]:
 
 
 def _read(dataset: ShardDataset) -> _Hashed:
-    shards = dataset.table["shard"].to_numpy()
-    rows_of = np.split(np.argsort(shards, kind="stable"), np.unique(shards, return_index=True)[1][1:])
     with ThreadPoolExecutor(_READERS) as pool:
-        facts = [fact for part in pool.map(partial(_shard, dataset), rows_of) for fact in part]
+        facts = [fact for part in pool.map(partial(_shard, dataset), dataset.shard_rows().values()) for fact in part]
     return _Hashed(
         [sample_id for sample_id, _, _ in facts],
         np.array([value for _, value, _ in facts], np.uint64),
@@ -94,11 +92,11 @@ def _read(dataset: ShardDataset) -> _Hashed:
     )
 
 
-def _shard(dataset: ShardDataset, rows: NDArray[np.int64]) -> list[tuple[str, int, int]]:
+def _shard(dataset: ShardDataset, rows: range) -> list[tuple[str, int, int]]:
     """(id, hash, pixels of the original) of some samples; their images are let go as soon as they are read."""
     facts = []
     for at in range(0, len(rows), _AT_ONCE):
-        facts += [_facts(dataset, sample) for sample in dataset.samples(rows[at : at + _AT_ONCE].tolist(), [_COLUMN])]
+        facts += [_facts(dataset, sample) for sample in dataset.samples(rows[at : at + _AT_ONCE], [_COLUMN])]
     return facts
 
 

@@ -5,16 +5,16 @@ the forgotten samples would find.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from e4t_core.errors import DataError, UsageError
+from e4t_core.errors import UsageError
 from e4t_core.storage import Store
 from pipelines.shards import forgotten, layout
 from pipelines.shards import plan as plans
-from pipelines.shards.commit import Commit, Inputs, ShardRef, load_commit, shard_fingerprint
+from pipelines.shards.commit import Inputs, ShardRef, committed, shard_fingerprint
 from pipelines.shards.manifest import Manifest, describe, load_index, load_manifest, propose, versions
 from pipelines.shards.plan import Plan, PlannedShard
 from pipelines.shards.reading import Located, read_samples
@@ -47,14 +47,16 @@ def would_forget(store: Store, ids: Iterable[str]) -> Forgetting:
 
     Raises:
         DataError: nothing is published there.
-        UsageError: an id that the store has never held.
+        UsageError: an id that the store has never held, or nothing would be left.
     """
     wanted = set(ids)
     newest, holding = load_manifest(store), _holding(store, {forgotten.digest(i) for i in wanted})
     _refuse_unknown(store, wanted, holding)
-    shards = set(holding[newest.version]["shard"].to_pylist()) if newest.version in holding else set()
+    going = holding[newest.version]["shard"].to_pylist() if newest.version in holding else []
+    if len(going) == newest.head["planned"]:
+        raise UsageError(f"these are all {len(going)} samples of {store.uri}: delete the whole store instead")
     held = {sample_id for rows in holding.values() for sample_id in rows["id"].to_pylist()}
-    return Forgetting(len(held), len(shards), sorted(holding))
+    return Forgetting(len(held), len(set(going)), sorted(holding))
 
 
 def forget(store: Store, ids: Iterable[str]) -> Forgetting:
@@ -68,13 +70,11 @@ def forget(store: Store, ids: Iterable[str]) -> Forgetting:
     """
     wanted = set(ids)
     found = would_forget(store, wanted)
-    _refuse_all(store, wanted)
-    gone = forgotten.remember(store, wanted)
-    while True:
+    gone, published = forgotten.remember(store, wanted), None
+    while published is None:
         newest = load_manifest(store)
-        published = newest if not _rows(store, newest, gone).num_rows else _republish(store, newest, gone)
-        if published:
-            break
+        touched = set(_rows(store, newest, gone)["shard"].to_pylist())
+        published = _republish(store, newest, gone, touched) if touched else newest
     newest_plan = plans.latest(store)
     if newest_plan is not None:  # a run that is under way plans more than is published
         plans.without(store, newest_plan.version, gone)
@@ -107,19 +107,13 @@ def _refuse_unknown(store: Store, wanted: set[str], holding: Mapping[int, pa.Tab
         raise UsageError(f"{what}; give sample ids as the column 'id' of the index has them; nothing was changed")
 
 
-def _refuse_all(store: Store, wanted: set[str]) -> None:
-    ids = load_index(store, load_manifest(store))["id"].to_pylist()
-    if wanted.issuperset(ids):
-        raise UsageError(f"these are all {len(ids)} samples of {store.uri}: delete the whole store instead")
-
-
 # --- the version without them
 
 
-def _republish(store: Store, newest: Manifest, gone: forgotten.Digests) -> Manifest | None:
-    """The version that follows ``newest``; None if somebody else published one meanwhile."""
+def _republish(store: Store, newest: Manifest, gone: forgotten.Digests, touched: Set[int]) -> Manifest | None:
+    """The version that follows ``newest``, with the ``touched`` shards written anew; None if somebody else published
+    one meanwhile."""
     plan = plans.without(store, newest.head["plan"]["version"], gone)
-    touched = set(_rows(store, newest, gone)["shard"].to_pylist())
     planned = {shard.number: shard for shard in plan.shards()}
     refs: dict[str, dict[int, ShardRef]] = {stage: {} for stage in newest.stages}
     for stage in newest.stages:
@@ -140,7 +134,7 @@ def _rewritten(
     refs: Mapping[str, Mapping[int, ShardRef]],
 ) -> ShardRef:
     """One shard of one column, committed without the samples that ``plan`` has no more."""
-    old = _commit(store, stage, shard.number, newest.refs(stage)[shard.number])
+    old = committed(store, stage, shard.number, newest.refs(stage)[shard.number])
     reads: Sequence[str] = newest.head["stages"][stage]["reads"]
     inputs = Inputs(
         items="" if reads else plan.inputs(shard),
@@ -165,17 +159,10 @@ def _rewritten(
         ref=ShardRef(fingerprint, inputs, data, tar.sha256, len(tar.data), len(keys), len(bad)),
         samples={key: (old.samples[key][0], span) for key, span in tar.spans.items()},
         quarantined=bad,
+        facts={key: figures for key, figures in old.facts.items() if key in stay},
         # what those that stay have cost, so that estimates hold
         seconds={device: seconds * share for device, seconds in old.seconds.items()},
         waited=old.waited * share,
         finished=old.started + (old.finished - old.started) * share,
     )
     return publish_shard(store, commit, tar)
-
-
-def _commit(store: Store, stage: str, shard: int, ref: ShardRef) -> Commit:
-    key = layout.commit_key(stage, shard, ref.fingerprint)
-    commit = load_commit(store, key)
-    if commit is None or commit.ref != ref:
-        raise DataError(f"{store.url(key)} is gone or changed; `python -m jobs shards verify {store.uri}` says more")
-    return commit

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
+from typing import ClassVar
 
 from e4t_core.schema import Sample
 from pipelines.shards.memory import Halving
@@ -18,6 +19,9 @@ from pipelines.stages.base import Bad, Result, Stage
 class IsolatedStage:
     """Calls like the stage it wraps. Batches stay as they are, so their bytes do too; only a batch at which the
     process dies is halved until the samples that kill it are found. Use as a context manager."""
+
+    most: ClassVar[int | None] = None
+    """The child keeps to itself how many samples memory holds."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -33,6 +37,9 @@ class IsolatedStage:
             process.join(10)
             process.kill()
             process.join()
+
+    def prepare(self, batch: Sequence[Sample]) -> None:
+        """Nothing: what may kill a process is left to the child."""
 
     def __call__(self, batch: Sequence[Sample]) -> list[Result]:
         """One result per sample; ``Bad('crash')`` for those that kill the process.
@@ -75,7 +82,7 @@ def _start(stage: Stage) -> tuple[multiprocessing.process.BaseProcess, Connectio
 
 def _serve(stage: Stage, pipe: Connection) -> None:
     """The child: answer batches until the parent closes the pipe."""
-    prepared, call = False, Halving(stage.name, stage)
+    prepared, call = False, Halving(stage)
     while True:
         try:
             batch = pipe.recv()

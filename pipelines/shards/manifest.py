@@ -11,7 +11,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +25,10 @@ from e4t_core.record import versions as installed
 from e4t_core.schema import SCHEMA_VERSION
 from e4t_core.storage import Store
 from pipelines.shards import forgotten, layout
-from pipelines.shards.commit import Commit, ShardRef, load_commit
+from pipelines.shards.commit import ShardRef, all_committed
 from pipelines.shards.plan import Plan
 from pipelines.stages.base import Stage
 
-_READERS = 16
 Refs = Mapping[str, Mapping[int, ShardRef]]
 """stage -> shard -> what is committed."""
 
@@ -218,7 +216,7 @@ def build_index(store: Store, plan: Plan, refs: Refs) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for stage, by_shard in refs.items():
         where = {name: np.full(rows, -1, np.int64) for name in ("offset", "size", "crc32")}
-        for commit in _commits(store, stage, by_shard):
+        for commit in all_committed(store, stage, by_shard):
             at = np.array([row_of[key] for key in commit.samples], np.int64)
             spans = np.array([span for _, span in commit.samples.values()], np.int64).reshape(-1, 3)
             for name, values in zip(where, spans.T, strict=True):
@@ -257,15 +255,3 @@ def _refuse_gaps(plan: Plan, columns: Mapping[str, pa.Array], bad: Mapping[int, 
                 f"{len(missing)} samples, '{sample_id}' among them, are neither in column '{name.split('.')[0]}' nor "
                 "quarantined; run `python -m jobs shards verify` on the store"
             )
-
-
-def _commits(store: Store, stage: str, by_shard: Mapping[int, ShardRef]) -> Iterable[Commit]:
-    def read(pair: tuple[int, ShardRef]) -> Commit:
-        key = layout.commit_key(stage, pair[0], pair[1].fingerprint)
-        commit = load_commit(store, key)
-        if commit is None or commit.ref != pair[1]:
-            raise DataError(f"{store.url(key)} vanished or changed while the manifest was made; run preprocess again")
-        return commit
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(read, by_shard.items())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from e4t_core.schema import Sample
-from pipelines.stages.base import Result
+from pipelines.stages.base import Result, Stage
 
 _LOG = logging.getLogger(__name__)
 _SIGNS = ("out of memory", "failed to allocate memory", "can't allocate memory", "bfcarena")
@@ -15,16 +15,20 @@ _SIGNS = ("out of memory", "failed to allocate memory", "can't allocate memory",
 
 
 class Halving:
-    """Calls like the stage it wraps. A batch at which memory runs out is tried again in halves, and from then on none
-    larger is tried. Sizes that fit stay as they are, so their bytes do too.
+    """Prepares and calls like the stage it wraps. A batch at which memory runs out is tried again in halves, and from
+    then on none larger is tried. Sizes that fit stay as they are, so their bytes do too.
 
     Attributes:
         most: samples that are called at once; None while the recipe's batches fit.
     """
 
-    def __init__(self, name: str, call: Callable[[Sequence[Sample]], Sequence[Result]]) -> None:
-        self._name, self._call = name, call
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
         self.most: int | None = None
+
+    def prepare(self, batch: Sequence[Sample]) -> None:
+        """See :meth:`Stage.prepare`."""
+        self._stage.prepare(batch)
 
     def __call__(self, batch: Sequence[Sample]) -> Sequence[Result]:
         """What the stage answers; answers to parts are put together.
@@ -34,7 +38,7 @@ class Halving:
         """
         if len(batch) <= (self.most or len(batch)):
             try:
-                return self._call(batch)
+                return self._stage(batch)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -51,7 +55,7 @@ class Halving:
                 f"device: {error}"
             ) from error
         self.most = (tried + 1) // 2
-        _LOG.warning("stage '%s': memory ran out at a batch of %d; trying %d", self._name, tried, self.most)
+        _LOG.warning("stage '%s': memory ran out at a batch of %d; trying %d", self._stage.name, tried, self.most)
 
 
 def out_of_memory(error: BaseException | None) -> bool:

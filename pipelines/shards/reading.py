@@ -11,8 +11,8 @@ from typing import NamedTuple
 from e4t_core.errors import DataError
 from e4t_core.schema import Sample
 from e4t_core.storage import Store
-from pipelines.shards import layout, tar
-from pipelines.shards.commit import Commit, ShardRef, load_commit
+from pipelines.shards import tar
+from pipelines.shards.commit import Commit, ShardRef, committed
 from pipelines.shards.plan import read_items
 from pipelines.shards.tar import Span
 from pipelines.sources.base import Source
@@ -93,7 +93,7 @@ def column_batches(store: Store, shard: int, upstream: dict[str, ShardRef], size
     Raises:
         DataError: an upstream commit or tar is gone or damaged.
     """
-    commits = [_upstream(store, stage, shard, ref) for stage, ref in upstream.items()]
+    commits = [committed(store, stage, shard, ref) for stage, ref in upstream.items()]
     keys = sorted(set.intersection(*(set(commit.samples) for commit in commits)))
     for at in range(0, len(keys), size):
         yield _joined(store, commits, keys[at : at + size])
@@ -127,11 +127,3 @@ def _joined(store: Store, commits: Sequence[Commit], keys: Sequence[str]) -> Bat
     for i, members in enumerate(found):
         samples[i % len(keys)].update(members)
     return Batch([commits[0].samples[key][0] for key in keys], samples)
-
-
-def _upstream(store: Store, stage: str, shard: int, ref: ShardRef) -> Commit:
-    key = layout.commit_key(stage, shard, ref.fingerprint)
-    commit = load_commit(store, key)
-    if commit is None or commit.ref.sha256 != ref.sha256:
-        raise DataError(f"{store.url(key)} changed while it was read; run the same command again")
-    return commit

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from e4t_core.errors import DataError
 from e4t_core.schema import decode_json
 from e4t_core.storage import Store
 from pipelines.loader import ShardDataset
-from pipelines.shards import layout
 from pipelines.shards._labels import labels, ranked
-from pipelines.shards.commit import Commit, ShardRef, load_commit
+from pipelines.shards.commit import all_committed
 from pipelines.shards.manifest import Manifest, load_index, load_manifest
+from pipelines.shards.quality import Quality
 
 SCHEMA = 1
-_READERS = 16
 _EXAMPLES = 5
 
 
@@ -71,32 +68,24 @@ def measure(
     }
 
 
-def shard_rows(dataset: ShardDataset) -> dict[int, range]:
-    """Shard -> its good samples' rows, for shards that have any."""
-    numbers, starts, counts = np.unique(dataset.table["shard"].to_numpy(), return_index=True, return_counts=True)
-    return {
-        int(number): range(int(start), int(start + count))
-        for number, start, count in zip(numbers, starts, counts, strict=True)
-    }
-
-
 # --- columns
 
 
 def _columns(store: Store, manifest: Manifest) -> dict[str, Any]:
     """Stage -> ``shards``, ``samples``, ``quarantined``, ``bytes``; from the commits, ``seconds`` of computing per
-    device, ``waited`` for inputs, ``samples_per_s`` of one worker while it computes; ``version``, ``settings`` and
-    ``weights`` of what made it."""
+    device, ``waited`` for inputs, ``samples_per_s`` of one worker while it computes, ``quality`` (see
+    :meth:`Quality.summary`); ``version``, ``settings`` and ``weights`` of what made it."""
     return {stage: _column(store, manifest, stage) for stage in manifest.stages}
 
 
 def _column(store: Store, manifest: Manifest, stage: str) -> dict[str, Any]:
     refs, about = manifest.refs(stage), manifest.head["stages"][stage]
-    seconds, waited = dict[str, float](), 0.0
-    for commit in _commits(store, stage, refs):
+    seconds, waited, found = dict[str, float](), 0.0, Quality()
+    for commit in all_committed(store, stage, refs):
         for device, took in commit.seconds.items():
             seconds[device] = seconds.get(device, 0.0) + took
         waited += commit.waited
+        found.add(commit)
     good, bad = sum(ref.n_ok for ref in refs.values()), sum(ref.n_bad for ref in refs.values())
     computed = sum(seconds.values())
     return {
@@ -107,22 +96,9 @@ def _column(store: Store, manifest: Manifest, stage: str) -> dict[str, Any]:
         "seconds": dict(sorted(seconds.items())),
         "waited": waited,
         "samples_per_s": (good + bad) / computed if computed else None,
+        "quality": found.summary(),
         **{name: about[name] for name in ("version", "settings", "weights")},
     }
-
-
-def _commits(store: Store, stage: str, refs: Mapping[int, ShardRef]) -> Iterator[Commit]:
-    """A few at a time: a commit lists every sample of its shard."""
-    keys = [layout.commit_key(stage, shard, ref.fingerprint) for shard, ref in refs.items()]
-    with ThreadPoolExecutor(_READERS) as pool:
-        for at in range(0, len(keys), _READERS):
-            part = keys[at : at + _READERS]
-            for key, commit in zip(part, pool.map(lambda key: load_commit(store, key), part), strict=True):
-                if commit is None:
-                    raise DataError(
-                        f"{store.url(key)} is gone; `python -m jobs shards verify {store.uri}` says what to do"
-                    )
-                yield commit
 
 
 # --- samples
@@ -143,7 +119,7 @@ def _captions(dataset: ShardDataset, top: int, on_shard: Callable[[], object]) -
     """``distinct`` captions, the ``largest`` groups of equal ones, and their lengths: ``words`` and ``characters``,
     each ``[length, captions]``."""
     words, characters, hashes = Counter[int](), Counter[int](), list[np.ndarray]()
-    for rows in shard_rows(dataset).values():
+    for rows in dataset.shard_rows().values():
         texts = _texts(dataset, rows)
         words.update(len(text.split()) for text in texts)
         characters.update(len(text) for text in texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from e4t_core.errors import UsageError
@@ -87,6 +87,41 @@ def survey(store: Store, plan: Plan, stages: Sequence[Stage], retry_quarantined:
     return Survey(list(zip(stages, identities, strict=True)), tasks)
 
 
+Whole = tuple[Stage, Mapping[str, Any], dict[int, ShardRef]]
+"""A column of which every shard is committed: its stage, identity and commits."""
+
+
+def whole(store: Store, tasks: Sequence[ShardTask], stages: Sequence[Stage]) -> list[Whole]:
+    """Those of ``stages``, which a run does not make, that are whole all the same.
+
+    Args:
+        tasks: every shard of the plan, with what the run has made of it.
+    """
+    found: list[Whole] = []
+    for stage in stages:
+        if column := _whole(store, tasks, stage):
+            found.append(column)
+            tasks = [replace(task, done={**task.done, stage.name: column[2][task.shard]}) for task in tasks]
+    return found
+
+
+def _whole(store: Store, tasks: Sequence[ShardTask], stage: Stage) -> Whole | None:
+    newest = latest(store)
+    known = _Known(store, stage, newest)
+    # without any, its weights need not be hashed
+    if not known or any(name not in task.done for task in tasks for name in stage.reads):
+        return None
+    identity, retry = stage_identity(stage), _retries(newest, [stage], again=False)
+
+    def find(task: ShardTask) -> ShardRef | None:
+        before = {stage.name: retry.get((stage.name, task.shard), 0)}
+        return known.find(task.shard, shard_fingerprint(identity, replace(task, retry=before).inputs(stage)))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        refs = {task.shard: ref for task, ref in zip(tasks, pool.map(find, tasks), strict=True) if ref}
+    return (stage, identity, refs) if len(refs) == len(tasks) else None
+
+
 def _retries(newest: Manifest | None, stages: Sequence[Stage], again: bool) -> dict[tuple[str, int], int]:
     """(stage, shard) -> how often it was or is to be tried again."""
     if newest is None:
@@ -106,6 +141,10 @@ class _Known:
         self._commits = {entry.key for entry in store.list(f"{layout.COMMITS}/{stage.name}")}
         self._tars = {entry.key: entry.size for entry in store.list(f"{layout.DATA}/{stage.name}")}
         self._refs = newest.refs(stage.name) if newest else {}
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._commits)
 
     def find(self, shard: int, fingerprint: str) -> ShardRef | None:
         """The commit with that fingerprint, if it is there and its tar is too."""

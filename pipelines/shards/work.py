@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,6 @@ from typing import Any
 
 from e4t_core.errors import UserError
 from e4t_core.record import canonical_json
-from e4t_core.schema import Sample
 from e4t_core.storage import Store
 from pipelines.shards import layout
 from pipelines.shards.commit import MAX_MESSAGE, Commit, Inputs, Quarantined, ShardRef, load_commit, shard_fingerprint
@@ -21,10 +21,10 @@ from pipelines.shards.memory import Halving
 from pipelines.shards.reading import Batch, ahead, column_batches, source_batches
 from pipelines.shards.tar import Tar, Writer
 from pipelines.sources.base import Source
-from pipelines.stages.base import Bad, Result, Stage
+from pipelines.stages.base import Bad, Measured, Result, Stage
 
 _ATTEMPTS = 3
-_Call = Callable[[Sequence[Sample]], Sequence[Result]]
+_Call = Halving | IsolatedStage
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ShardWorker:
             raise kind(f"stage '{self.stage.name}' cannot start: {type(error).__name__}: {error}") from error
         limit_threads(self.stage)
         self._on_ready()
-        return Halving(self.stage.name, self.stage)
+        return Halving(self.stage)
 
     def process(self, task: ShardTask) -> Done:
         """Make the shard, unless it is there.
@@ -144,19 +144,20 @@ class ShardWorker:
     def _make(self, task: ShardTask, fingerprint: str, inputs: Inputs, call: _Call) -> tuple[Commit, Tar]:
         started, computing = time.time(), 0.0
         writer, ids, bad = Writer(), dict[str, str](), list[Quarantined]()
-        # what kills a process must not be prepared in this one
-        isolated = isinstance(call, IsolatedStage)
-        batches = self._batches(task) if isolated else ahead(self._batches(task), self.stage.prepare)
-        for batch in batches:
+        facts = dict[str, Mapping[str, float]]()
+        for batch in ahead(self._batches(task), call.prepare):
             begun = time.perf_counter()
             results = self._results(task.shard, batch, call)
             computing += time.perf_counter() - begun
             for sample_id, sample, result in zip(batch.ids, batch.samples, results, strict=True):
                 key = sample["__key__"]
-                if isinstance(result, Bad):
-                    bad.append(Quarantined(sample_id, key, result.reason, result.message[:MAX_MESSAGE]))
+                made, figures = _parts(result)
+                if figures:
+                    facts[key] = dict(figures)
+                if isinstance(made, Bad):
+                    bad.append(Quarantined(sample_id, key, made.reason, made.message[:MAX_MESSAGE]))
                 else:
-                    writer.add(key, result)
+                    writer.add(key, made)
                     ids[key] = sample_id
         tar = writer.finish()
         key = layout.data_key(self.stage.name, task.shard, tar.sha256)
@@ -167,11 +168,12 @@ class ShardWorker:
             ref=ShardRef(fingerprint, inputs, key, tar.sha256, len(tar.data), len(ids), len(bad)),
             samples={key: (ids[key], span) for key, span in tar.spans.items()},
             quarantined=tuple(bad),
-            resources=resources.dump() | ({"most": call.most} if isinstance(call, Halving) and call.most else {}),
+            resources=resources.dump() | ({"most": call.most} if call.most else {}),
             seconds={resources.device: computing},
             waited=max(0.0, finished - started - computing),
             started=started,
             finished=finished,
+            facts=facts,
         )
         return commit, tar
 
@@ -186,8 +188,12 @@ class ShardWorker:
         if len(results) != len(batch.samples):
             raise RuntimeError(f"{where}: {len(results)} results for {len(batch.samples)} samples; one each is right")
         for sample_id, result in zip(batch.ids, results, strict=True):
-            if not isinstance(result, Bad):
-                self._check_members(f"{where}, sample '{sample_id}'", result)
+            made, figures = _parts(result)
+            if not isinstance(made, Bad):
+                self._check_members(f"{where}, sample '{sample_id}'", made)
+            for name, value in figures.items():
+                if not math.isfinite(value):
+                    raise RuntimeError(f"{where}, sample '{sample_id}': figure '{name}' is {value}; leave it out")
         return results
 
     def _check_members(self, where: str, members: Mapping[str, bytes]) -> None:
@@ -197,6 +203,13 @@ class ShardWorker:
             if not isinstance(data, bytes) or not any(fnmatchcase(name, pattern) for pattern in self.stage.writes):
                 right = ", ".join(self.stage.writes)
                 raise RuntimeError(f"{where}: member '{name}' ({type(data).__name__}); bytes of {right} are right")
+
+
+def _parts(result: Result) -> tuple[Mapping[str, bytes] | Bad, Mapping[str, float]]:
+    """Members or why there are none, and figures."""
+    if isinstance(result, Measured):
+        return result.members, result.facts
+    return result, result.facts if isinstance(result, Bad) else {}
 
 
 def publish_shard(store: Store, commit: Commit, tar: Tar) -> ShardRef:

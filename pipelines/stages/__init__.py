@@ -1,8 +1,8 @@
 """Processing steps, one file each; a stage is a column of the shard store."""
 
 from e4t_core.registry import Registry
-from pipelines.stages.base import Bad, Models, Resources, Stage, StageConfig
+from pipelines.stages.base import Bad, Measured, Models, Resources, Stage, StageConfig
 
 STAGES: Registry[Stage] = Registry("stage", "pipelines.stages", Stage)
 
-__all__ = ["STAGES", "Bad", "Models", "Resources", "Stage", "StageConfig"]
+__all__ = ["STAGES", "Bad", "Measured", "Models", "Resources", "Stage", "StageConfig"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from e4t_core.backbones.config import Models
@@ -48,14 +48,30 @@ class Bad:
     Attributes:
         reason: a short fixed word (``truncated``, ``bomb``, ``no_mask``...), counted in reports.
         message: the sentence for a person, with the value and what would be right.
+        facts: finite figures of the attempt, kept in the commit.
     """
 
     reason: str
     message: str
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
-Result = Mapping[str, bytes] | Bad
-"""The members written for one sample, or why there are none."""
+@dataclass(frozen=True)
+class Measured:
+    """The members written for one sample, and how good they are.
+
+    Attributes:
+        members: as a stage without figures returns them.
+        facts: finite figures, kept in the commit and not in the tar: what a clock says may be among them, and a tar's
+            bytes must be the same whenever they are made.
+    """
+
+    members: Mapping[str, bytes]
+    facts: Mapping[str, float]
+
+
+Result = Mapping[str, bytes] | Measured | Bad
+"""The members written for one sample, with figures or without, or why there are none."""
 
 
 class Stage(ABC):
@@ -66,6 +82,8 @@ class Stage(ABC):
         version: raised when the code's output changes; part of the fingerprint.
         reads: upstream stages whose members each sample carries (``ingest`` has none: it gets the source).
         writes: member name patterns it may write (``image.*``, ``clip_cls.npy``), for schema checks and packing.
+        command: the job that makes it: ``preprocess``, or ``targets`` for what takes an optimization per sample.
+        agrees: fields of its section that a method which reads it has too; a recipe must give both one value.
     """
 
     name: ClassVar[str]
@@ -73,6 +91,8 @@ class Stage(ABC):
     reads: ClassVar[tuple[str, ...]]
     writes: ClassVar[tuple[str, ...]]
     Config: ClassVar[type[StageConfig]]
+    command: ClassVar[str] = "preprocess"
+    agrees: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, models: Models) -> None:
         self.config = config
@@ -97,7 +117,7 @@ class Stage(ABC):
         """
 
     @abstractmethod
-    def __call__(self, batch: Sequence[Sample]) -> list[Result]:
+    def __call__(self, batch: Sequence[Sample]) -> Sequence[Result]:
         """Process samples; one result per sample, in order: the written members, or why there are none.
 
         ``ingest`` samples carry ``"__item__"`` (a SourceItem) and ``"__source__"`` (the Source); others carry the

@@ -49,21 +49,14 @@ def src(tmp_path: Path) -> Path:
     return tmp_path / "src"
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_larger_ones_are_not_tried_again() -> None:
-    def call(batch: Sequence[Sample]) -> list[Result]:
-        tried.append(len(batch))
-        if len(batch) > 3:
-            raise MemoryError
-        return [{"n": sample["n"]} for sample in batch]
-
-    tried: list[int] = []
-    halving = Halving("fake", call)
-    batch: list[Sample] = [{"n": bytes([n])} for n in range(10)]
-    assert [r["n"] for r in halving(batch)] == [s["n"] for s in batch]  # type: ignore[index]
-    assert (tried, halving.most) == ([10, 5, 3, 2, 3, 2], 3)
-    tried.clear()
+def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_larger_ones_are_not_tried_again(src: Path) -> None:
+    source, halving = folder_source(src), Halving(make(Hungry))
+    batch: list[Sample] = [{"__key__": i.id, "__item__": i, "__source__": source} for i in source.items()][:10]
+    assert halving(batch) == make(Read)(batch)
+    assert (Hungry.seen, halving.most) == ([10, 5, 3, 2, 3, 2], 3)
+    Hungry.seen.clear()
     assert len(halving(batch[:4])) == 4
-    assert tried == [3, 1]
+    assert Hungry.seen == [3, 1]
 
 
 def test_a_shard_is_made_whole_with_the_same_bytes_and_its_commit_says_how(
