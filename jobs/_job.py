@@ -14,6 +14,7 @@ from tqdm import tqdm
 from e4t_core.errors import UsageError, nearest
 from e4t_core.storage import Store
 from jobs import _ray
+from jobs._progress import progress_bar
 from jobs._recipe import Recipe, load
 
 
@@ -83,7 +84,7 @@ class Job:
 
     def progress(self, total: int | None, what: str, unit: str = "it") -> tqdm:
         """A progress bar with rate and ETA on stderr; use as a context manager."""
-        return tqdm(total=total, desc=what, unit=unit, file=sys.stderr, dynamic_ncols=True, mininterval=0.5)
+        return progress_bar(total, what, unit)
 
     @contextmanager
     def ray(self) -> Iterator[None]:
