@@ -10,11 +10,12 @@ from typing import ClassVar
 import pytest
 import torch
 
+from e4t_core.memory import out_of_memory
 from e4t_core.schema import Sample
 from e4t_core.storage import Store
 from pipelines.shards.commit import load_commit
 from pipelines.shards.isolation import IsolatedStage
-from pipelines.shards.memory import Halving, out_of_memory
+from pipelines.shards.memory import Halving
 from tests.shards.fakes import Read, Result, folder_source, make, people
 from tests.shards.support import build, content
 
