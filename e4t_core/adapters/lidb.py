@@ -23,6 +23,8 @@ from e4t_core.config import Config
 from e4t_core.errors import CheckpointMismatch
 
 Size = Annotated[int, Field(ge=1)]
+PARTS = ("A_train", "B_train")
+"""What an identity has of a layer, in the order of the flat form."""
 
 
 class LiDBConfig(Config):
@@ -113,15 +115,63 @@ class Space:
             start[f"{name}.B_train"] = torch.zeros(identities, b)
         return start
 
-    def expand(self, trained: Mapping[str, Tensor]) -> dict[str, LowRank]:
+    def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """(..., P) of the tensors of :meth:`initial`, with or without K: layers in order, each A_train then B_train."""
+        return torch.cat([tensors[f"{name}.{part}"] for name in self.shapes for part in PARTS], dim=-1)
+
+    def unflat(self, flat_KP: Tensor) -> dict[str, Tensor]:
+        """The inverse of :meth:`flat`: views.
+
+        Raises:
+            CheckpointMismatch: not as many numbers as this space has.
+        """
+        if flat_KP.shape[-1] != self.numbers:
+            raise CheckpointMismatch(
+                f"LiDB weights of {flat_KP.shape[-1]} numbers do not fit: {len(self.shapes)} layers with a = "
+                f"{self.config.a} and b = {self.config.b} have {self.numbers}"
+            )
+        sizes = [size for name in self.shapes for size in self.sizes(name)]
+        return dict(zip(self._names, flat_KP.split(sizes, dim=-1), strict=True))
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [f"{name}.{part}" for name in self.shapes for part in PARTS]
+
+    def expand(self, trained: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, LowRank]:
         """Layer -> its rank-1 LoRA ``(A_aux A_train) (B_train B_aux)`` for K identities; differentiable.
+
+        Computed in the numbers' own precision whatever autocast is on; layers of one size in one product.
 
         Args:
             trained: as :meth:`initial` gives them, on any device.
+            dtype: of what is given; None leaves it as it is computed.
         """
-        out = {}
-        for name, bases in self.bases.items():
-            A_Ka, B_Kb = trained[f"{name}.A_train"], trained[f"{name}.B_train"]
-            up_Ma, down_bN = (t.to(A_Ka.device, A_Ka.dtype) for t in bases)
-            out[name] = LowRank((A_Ka @ up_Ma.mT).unsqueeze(2), (B_Kb @ down_bN).unsqueeze(1))
-        return out
+        device = next(iter(trained.values())).device
+        found: dict[str, Tensor] = {}
+        with torch.autocast(device.type, enabled=False):
+            for names, bases_Gso in self._stacked(device):
+                numbers_GKs = torch.stack([trained[name] for name in names])
+                factors_GKo = torch.bmm(numbers_GKs, bases_Gso.to(numbers_GKs.dtype)).to(dtype)
+                found.update(zip(names, factors_GKo.unbind(), strict=True))
+        up, down = PARTS
+        return {
+            name: LowRank(found[f"{name}.{up}"].unsqueeze(2), found[f"{name}.{down}"].unsqueeze(1))
+            for name in self.shapes
+        }
+
+    def _stacked(self, device: torch.device) -> list[tuple[tuple[str, ...], Tensor]]:
+        """Names of trained tensors of one size, with their bases (G, s, o): s numbers make o of a factor."""
+        if device not in self._on_devices:
+            groups: dict[tuple[int, ...], list[tuple[str, Tensor]]] = {}
+            for name, bases in self.bases.items():
+                for part, basis_so in zip(PARTS, (bases[0].mT, bases[1]), strict=True):
+                    groups.setdefault(tuple(basis_so.shape), []).append((f"{name}.{part}", basis_so))
+            self._on_devices[device] = [
+                (tuple(name for name, _ in group), torch.stack([basis for _, basis in group]).to(device))
+                for group in groups.values()
+            ]
+        return self._on_devices[device]
+
+    @cached_property
+    def _on_devices(self) -> dict[torch.device, list[tuple[tuple[str, ...], Tensor]]]:
+        return {}

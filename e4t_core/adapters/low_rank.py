@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from e4t_core.adapters.borrowed import shifted
 from e4t_core.backbones.base import Projection
 
 
@@ -38,6 +39,20 @@ class LowRank:
         """The exact sum: ranks add up, and no matrix is formed."""
         return LowRank(torch.cat([self.up, other.up], dim=2), torch.cat([self.down, other.down], dim=1))
 
+    def only(self, k: int) -> LowRank:
+        """Identity k's, with K = 1."""
+        return LowRank(self.up[k : k + 1], self.down[k : k + 1])
+
+
+@contextlib.contextmanager
+def merged(projections: Mapping[str, Projection], weights: Mapping[str, LowRank], k: int = 0) -> Iterator[None]:
+    """Inside, identity k's dW is part of the layers' own weights; outside, these are bit for bit as before."""
+    parameters = {name: projections[name].module.get_parameter("weight") for name in weights}
+    with torch.no_grad():
+        deltas = {name: one.only(k).matrix()[0] for name, one in weights.items()}
+    with shifted(parameters, deltas):
+        yield
+
 
 @contextlib.contextmanager
 def low_rank_per_sample(
@@ -54,9 +69,47 @@ def low_rank_per_sample(
         which_B: (B,) int64, rows of the K identities.
     """
 
+    def term(x: Tensor, out: Tensor, one: LowRank) -> Tensor:
+        return out + per_sample_term(x, one, which_B)
+
+    with _hooked(projections, weights, term):
+        yield
+
+
+@contextlib.contextmanager
+def low_rank_in_runs(projections: Mapping[str, Projection], weights: Mapping[str, LowRank]) -> Iterator[None]:
+    """Inside, every batch holds as many samples of each of the K identities, those of the first identity first.
+
+    The fast form for training: no factor is copied for a sample, and each layer takes two batched products.
+
+    Args:
+        projections: layers by name; those that ``weights`` does not name stay as they are.
+        weights: by the layer's name, best in the precision that the layer's output has.
+    """
+    with _hooked(projections, weights, _add_in_runs):
+        yield
+
+
+def _add_in_runs(x: Tensor, out: Tensor, one: LowRank) -> Tensor:
+    """``out + up (down x)`` for ``x`` (K * n, ..., N) and ``out`` (K * n, ..., M)."""
+    up, down, K = one.up.to(out.dtype), one.down.to(out.dtype), len(one.up)
+    if x.shape[0] % K:
+        raise ValueError(f"a batch of {x.shape[0]} does not hold as many samples of each of {K} identities")
+    inner = torch.bmm(x.to(out.dtype).reshape(K, -1, x.shape[-1]), down.mT)
+    return torch.baddbmm(out.reshape(K, -1, out.shape[-1]), inner, up.mT).view(out.shape)
+
+
+@contextlib.contextmanager
+def _hooked(
+    projections: Mapping[str, Projection],
+    weights: Mapping[str, LowRank],
+    term: Callable[[Tensor, Tensor, LowRank], Tensor],
+) -> Iterator[None]:
+    """Inside, the named layers give ``term(x, out, weights[name])``."""
+
     def hook_for(name: str) -> Callable[[Any, tuple[Tensor], Tensor], Tensor]:
         def hook(layer: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-            return out + per_sample_term(inputs[0], weights[name], which_B)
+            return term(inputs[0], out, weights[name])
 
         return hook
 

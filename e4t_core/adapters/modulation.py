@@ -39,6 +39,10 @@ class Factors:
         with torch.autocast(self.u.device.type, enabled=False):
             return self.u.mT @ self.v
 
+    def of(self, which_B: Tensor | None) -> Factors:
+        """For each of B samples its identity's, from those of K; None: as they are."""
+        return self if which_B is None else Factors(self.u[which_B], self.v[which_B])
+
 
 class Modulation(nn.Module):
     """The parametrization of one weight. It holds no parameter, so the layer's owner sees none that is not its own."""
@@ -110,16 +114,23 @@ def modulated(projections: Mapping[str, Projection], deltas: Mapping[str, Callab
 
 
 @contextlib.contextmanager
-def modulated_per_sample(projections: Mapping[str, Projection], factors: Mapping[str, Factors]) -> Iterator[None]:
+def modulated_per_sample(
+    projections: Mapping[str, Projection], factors: Mapping[str, Factors], which_B: Tensor | None = None
+) -> Iterator[None]:
     """Inside, sample i of every batch of B computes with its own dW: ``factors`` with a leading batch dimension.
 
     A batch of ``n * B`` (the doubled batch of classifier-free guidance) repeats the factors in order; B = 1 serves
     every sample. The mapping is read at each call, so its owner may replace entries between batches.
+
+    Args:
+        projections: the layers to change, by name.
+        factors: of each of them.
+        which_B: (B,) int64; the factors are then those of K identities, and sample i computes with ``which_B[i]``'s.
     """
 
     def hook_for(name: str) -> Callable[[Any, Any, Any], Tensor]:
         def hook(layer: nn.Linear, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-            return out + per_sample_term(inputs[0], layer.weight, factors[name])
+            return out + per_sample_term(inputs[0], layer.weight, factors[name].of(which_B))
 
         return hook
 

@@ -120,3 +120,27 @@ def test_weights_of_other_bases_are_refused(backbone: Backbone) -> None:
     space.check(space.checksum, "a file")
     with pytest.raises(CheckpointMismatch, match="a file was made in other LiDB bases"):
         space.check(other.checksum, "a file")
+
+
+def test_the_flat_form_is_layer_by_layer_and_goes_back(backbone: Backbone) -> None:
+    space = Space.of(backbone, CONFIG)
+    weights = drawn(space, 2)
+    flat = space.flat(weights)
+    assert flat.shape == (2, space.numbers)
+    first = next(iter(space.shapes))
+    a, b = space.sizes(first)
+    assert torch.equal(flat[:, :a], weights[f"{first}.A_train"])
+    assert torch.equal(flat[:, a : a + b], weights[f"{first}.B_train"])
+    assert all(torch.equal(t, weights[name]) for name, t in space.unflat(flat).items())
+    assert torch.equal(space.flat({name: t[0] for name, t in weights.items()}), flat[0])
+    with pytest.raises(CheckpointMismatch, match=f"of 7 numbers do not fit: .* have {space.numbers}"):
+        space.unflat(torch.zeros(2, 7))
+
+
+def test_expansion_is_the_product_of_the_four_matrices(backbone: Backbone) -> None:
+    space = Space.of(backbone, CONFIG)
+    weights = drawn(space, 2)
+    for name, one in space.expand(weights).items():
+        A_aux, B_aux = space.bases[name]
+        A, B = weights[f"{name}.A_train"][1], weights[f"{name}.B_train"][1]
+        torch.testing.assert_close(one.matrix()[1], A_aux @ torch.outer(A, B) @ B_aux, atol=1e-5, rtol=1e-4)

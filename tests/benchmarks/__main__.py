@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks.measure import Figure, cpu_model
 
-BENCHES = ("ingest", "encode", "train_step", "from_shards", "attention", "tiny_world", "shards")
+BENCHES = ("ingest", "encode", "train_step", "from_shards", "attention", "tiny_world", "shards", "concurrent")
 
 
 def main() -> int:
