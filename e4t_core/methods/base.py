@@ -11,9 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
 from e4t_core.config import Config
+from e4t_core.errors import UsageError
 from e4t_core.record import Record
+from e4t_core.registry import Registry
 
 
 class MethodConfig(Config):
@@ -47,6 +50,7 @@ class Identity:
         images_N3HW: its images in [-1, 1].
         masks_N1HW: foreground in [0, 1], or None.
         clip_cls_NLD: [CLS] tokens of the configured CLIP layers.
+        clip_tokens_NTD: patch tokens of the last CLIP layer, or None where they are not stored.
         seed: the stream all of its noise comes from, so that company in a batch changes nothing.
     """
 
@@ -55,6 +59,7 @@ class Identity:
     clip_cls_NLD: Tensor
     masks_N1HW: Tensor | None = None
     seed: int = 0
+    clip_tokens_NTD: Tensor | None = None
 
 
 @dataclass
@@ -136,7 +141,11 @@ class Method(ABC):
 
     @abstractmethod
     def personalize(self, module: nn.Module, backbone: Backbone, identities: Sequence[Identity]) -> list[Adapter]:
-        """Adapters for a batch of identities, in order. Backbone and module are bit-identical afterwards."""
+        """Adapters for a batch of identities, in order. Backbone and module are bit-identical afterwards.
+
+        An identity that failed alone among many has an adapter whose ``meta["failed"]`` says why, and which nobody
+        uses; an exception is for what concerns them all.
+        """
 
     @abstractmethod
     def conditioning(
@@ -147,3 +156,23 @@ class Method(ABC):
     @abstractmethod
     def export(self, adapter: Adapter, uri: str, fmt: str, record: Record) -> Record:
         """Write the adapter as ``fmt`` (``native`` or another that the method knows; else a UsageError naming them)."""
+
+    def low_rank_layers(self, adapter: Adapter, backbone: Backbone) -> Mapping[str, LowRank]:
+        """The adapter as one exact low-rank dW a layer, which is what other programs' LoRA files can hold.
+
+        Args:
+            adapter: what :meth:`personalize` gave.
+            backbone: for the names and sizes of its layers alone; it may be on ``meta``.
+
+        Returns:
+            Stable layer name -> its weights with K = 1; one rank in all layers.
+
+        Raises:
+            UsageError: the method changes something else than linear layers by a sum; names the methods that do not.
+        """
+        methods = Registry("method", "e4t_core.methods", Method)
+        able = [name for name in methods.names() if methods.get(name).low_rank_layers is not Method.low_rank_layers]
+        raise UsageError(
+            f"the adapters of method '{self.name}' are not low-rank, so no LoRA file can hold them; methods whose "
+            f"adapters are: {', '.join(able) or 'none'}"
+        )
