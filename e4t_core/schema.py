@@ -17,6 +17,8 @@ column            member                      content
 ``clip``          ``clip_tokens.npy``         (T, D) float16, last layer's patch tokens (optional)
 ``latent``        ``latent.npy``              (2C, h, w) float16, VAE moments: mean, then log variance
 ``identity``      ``identity.npy``            (E,) float16, face embedding of unit length
+``lidb``          ``lidb.npy``                (P,) float32, LiDB weights: by layer, A_train then B_train
+``lidb``          ``lidb.json``               ``{"seed", "a", "b", "checksum", "steps", "loss_before", "loss_after"}``
 ================  ==========================  ======================================================
 """
 

@@ -10,13 +10,15 @@ from typing import Any
 from e4t_core.errors import TooManyBad
 from e4t_core.storage import Store
 from jobs._job import Job
+from jobs._recipe import Recipe
 from pipelines import executor
 from pipelines.shards.estimate import dry_run
 from pipelines.shards.manifest import load_manifest
 from pipelines.shards.quality import quality, sentence
 from pipelines.stages import Stage
 
-PREPROCESS = "preprocess"
+PREPROCESS, TARGETS = "preprocess", "targets"
+"""The commands that make columns; each stage names its own."""
 
 
 def bring_up_to_date(job: Job, command: str) -> dict[str, Any]:
@@ -26,6 +28,11 @@ def bring_up_to_date(job: Job, command: str) -> dict[str, Any]:
     store = job.store
     with job.ray():
         return {**ensure_shards(job, store, job.args.retry_quarantined, command), "out": store.uri}
+
+
+def makes_columns(recipe: Recipe) -> str:
+    """The command that makes every column of the recipe."""
+    return TARGETS if any(stage.command == TARGETS for stage in recipe.build_stages()) else PREPROCESS
 
 
 def _stages(job: Job, command: str) -> tuple[list[Stage], list[Stage]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from e4t_core.errors import DataError, UsageError
@@ -13,7 +14,8 @@ from e4t_core.texts import read_text
 from jobs import _shard_duplicates as duplicates
 from jobs import _shard_exports as exports
 from jobs._job import Job
-from pipelines.shards import maintenance
+from pipelines.shards import layout, maintenance
+from pipelines.shards import pack as packs
 from pipelines.shards.changes import diff
 from pipelines.shards.forget import forget, would_forget
 
@@ -32,8 +34,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Dispatch to the action."""
-    return _ACTIONS[job.args.action](job, Store(job.args.store))
+    """Dispatch to the action.
+
+    Raises:
+        DataError: the store holds something else than shards.
+    """
+    store = Store(job.args.store)
+    if found := _something_else(store):
+        raise DataError(f"{store.uri} is no shard store: {found}; give the --out of `python -m jobs preprocess`")
+    return _ACTIONS[job.args.action](job, store)
+
+
+def _something_else(store: Store) -> str:
+    """What is there instead of shards, in words; empty for a shard store, also one whose first run is under way."""
+    if versions := layout.numbers(store, layout.MANIFESTS):
+        kind = store.read_json(layout.numbered_key(layout.MANIFESTS, versions[-1])).get("kind")
+        return f"its newest version holds {kind}" if kind else ""
+    if next(store.list(layout.PLANS), None):
+        return ""
+    if store.exists(packs.HEAD):
+        return f"it is a pack that was made of one (it has {packs.HEAD})"
+    keys = [entry.key for entry in islice(store.list(), 4)]
+    more = " and more" if len(keys) > 3 else ""
+    return f"it has no manifest and no plan, only {', '.join(keys[:3])}{more}" if keys else "nothing is there"
 
 
 def _ls(job: Job, store: Store) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def collate(samples: Sequence[Sample], columns: Sequence[str]) -> dict[str, Any]
         Lists ``keys``, ``ids``, ``identities``; with ``caption``: lists ``texts``, ``templates``; with ``latent``:
         ``latent_moments`` (B, 2C, h, w); with ``clip``: ``clip_cls`` (B, L, D) and, if stored, ``clip_tokens``
         (B, T, D); with ``identity``: ``identity_embeddings`` (B, E); with ``mask``: ``masks`` (B, 1, H, W) in [0, 1];
-        with ``ingest``: ``images`` (B, 3, H, W) in [-1, 1]. All tensors are float32.
+        with ``lidb``: ``lidb`` (B, P); with ``ingest``: ``images`` (B, 3, H, W) in [-1, 1]. All tensors are float32.
 
     Raises:
         DataError: a member is missing, unreadable, or of another size than its neighbours.
@@ -157,6 +157,8 @@ def collate(samples: Sequence[Sample], columns: Sequence[str]) -> dict[str, Any]
         batch["clip_cls"] = _arrays(samples, "clip_cls.npy")
         if all("clip_tokens.npy" in s for s in samples):
             batch["clip_tokens"] = _arrays(samples, "clip_tokens.npy")
+    if "lidb" in columns:
+        batch["lidb"] = _arrays(samples, "lidb.npy")
     if "identity" in columns:
         batch["identity_embeddings"] = _arrays(samples, "identity.npy")
     if "mask" in columns:

@@ -77,6 +77,13 @@ def vae_weights_fingerprint(cfg: BackboneConfig) -> str:
     return _layout.vae_fingerprint(cfg)
 
 
+def backbone_weights_fingerprint(cfg: BackboneConfig) -> str:
+    """Content fingerprint of the whole backbone, its vocabulary and noise schedule included; loads no model."""
+    from e4t_core.backbones import _layout
+
+    return _layout.backbone_fingerprint(cfg)
+
+
 def clip_weights_fingerprint(cfg: ClipConfig) -> str:
     """Content fingerprint of the CLIP model's configuration and weights; loads no model."""
     from e4t_core.backbones import _clip_files
@@ -89,6 +96,7 @@ __all__ = [
     "BackboneConfig",
     "ClipConfig",
     "ClipModel",
+    "backbone_weights_fingerprint",
     "clip_weights_fingerprint",
     "load_autoencoder",
     "load_backbone",

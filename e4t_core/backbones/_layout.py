@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from e4t_core.backbones._fingerprints import model_fingerprint
+from e4t_core.backbones._fingerprints import file_hash, model_fingerprint
 from e4t_core.backbones._locate import model_folder
 from e4t_core.backbones.config import BackboneConfig
 from e4t_core.errors import UserError
+from e4t_core.record import fingerprint
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
@@ -61,3 +62,14 @@ def vae_fingerprint(cfg: BackboneConfig) -> str:
     """What :meth:`~e4t_core.backbones.base.Backbone.identity` calls ``vae``, without loading the model."""
     with model_folder(cfg.path, patterns(["vae"])) as folder:
         return network_fingerprint(folder, "vae", cfg.random_seed)
+
+
+def backbone_fingerprint(cfg: BackboneConfig) -> str:
+    """All that a prediction depends on, without loading the model: every network as
+    :meth:`~e4t_core.backbones.base.Backbone.identity` names it, the vocabulary and the noise schedule."""
+    with model_folder(cfg.path, patterns()) as folder:
+        words = [folder / "tokenizer" / name for name in ("vocab.json", "merges.txt", "tokenizer.json")]
+        facts = {part: network_fingerprint(folder, part, cfg.random_seed) for part in WEIGHTS}
+        facts["tokenizer"] = fingerprint({path.name: file_hash(path) for path in words if path.is_file()})
+        facts["scheduler"] = model_fingerprint(read_config(folder, "scheduler"), [], None)
+    return fingerprint(facts)

@@ -11,7 +11,7 @@ from typing import Any
 from e4t_core.storage import Store
 from pipelines.shards import plan as plans
 from pipelines.shards.manifest import Manifest, load_index, load_manifest, publish
-from pipelines.shards.survey import survey
+from pipelines.shards.survey import survey, whole
 from pipelines.shards.work import Job, ShardWorker
 from pipelines.sources.base import Source
 from pipelines.stages.base import Stage
@@ -23,12 +23,13 @@ def build(
     stages: Sequence[Stage],
     samples_per_shard: int = 4,
     run: str = "run",
+    keep: Sequence[Stage] = (),
     **survey_args: Any,
 ) -> tuple[Manifest, list[tuple[str, int]]]:
     """Bring the store up to date in this process; also says which (stage, shard) were made."""
     plan = plans.resolve(store, source, samples_per_shard)
     found = survey(store, plan, stages, **survey_args)
-    finished, made = {}, []
+    finished, made = [], []
     for task in found.tasks:
         for stage, identity in found.stages:
             if stage.name not in task.done:
@@ -36,9 +37,12 @@ def build(
                 task = replace(task, done={**task.done, stage.name: done.ref})
                 if done.made:
                     made.append((stage.name, task.shard))
-        finished[task.shard] = task.done
-    refs = {stage.name: {n: done[stage.name] for n, done in finished.items()} for stage in stages}
-    return publish(store, plan, found.stages, refs, {"name": "test"}), made
+        finished.append(task)
+    refs = {stage.name: {task.shard: task.done[stage.name] for task in finished} for stage in stages}
+    kept = whole(store, finished, keep)
+    columns = [*found.stages, *((stage, identity) for stage, identity, _ in kept)]
+    refs |= {stage.name: commits for stage, _, commits in kept}
+    return publish(store, plan, columns, refs, {"name": "test"}), made
 
 
 def content(store: Store) -> dict[str, bytes]:
