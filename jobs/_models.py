@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,8 +25,9 @@ from jobs._run_folder import MODULE, Data
 from jobs._sections import ActorsConfig
 from pipelines.loader import ShardDataset, collate
 from pipelines.shards.manifest import load_manifest
+from pipelines.stages import STAGES
 
-_MODEL_COLUMNS = ("clip", "latent")
+_MODEL_COLUMNS = ("clip", "latent", "lidb")
 """Columns whose content depends on a frozen model that training and sampling use too."""
 
 
@@ -56,7 +58,22 @@ def open_shards(recipe: Recipe, uri: str, columns: Sequence[str], version: int |
                 f"column '{stage.name}' of {uri} version {dataset.version} was made with another model: "
                 f"{'; '.join(lines)}. Give the recipe it was made with, or run preprocess with this one"
             )
+    _check_agreement(recipe, dataset, columns, made)
     return dataset
+
+
+def _check_agreement(
+    recipe: Recipe, dataset: ShardDataset, columns: Sequence[str], made: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """A column that another recipe made must mean what this one's method takes it for."""
+    for column in columns:
+        for name in STAGES.get(column).agrees:
+            there, here = made[column]["settings"].get(name), recipe.method.dump().get(name)
+            if there != here:
+                raise UsageError(
+                    f"column '{column}' of {dataset.store.uri} version {dataset.version} was made with {name} "
+                    f"{there!r}, and method.{name} is {here!r}; give the method the same, or make the column anew"
+                )
 
 
 def describe(dataset: ShardDataset, columns: Sequence[str]) -> Data:

@@ -121,6 +121,7 @@ def _identity(sample: Sample, one: Chosen, wanted: Sequence[str], seed: int) -> 
         clip_cls_NLD=batch["clip_cls"],
         masks_N1HW=batch.get("masks"),
         seed=identity_seed(seed, one.identity),
+        clip_tokens_NTD=batch.get("clip_tokens"),
     )
 
 

@@ -163,7 +163,23 @@ def load(which: str, assignments: Sequence[str] = ()) -> Recipe:
             for name, value in (tree.get(key) or {}).items()
             if value is not None  # how a recipe that extends another leaves one out
         }
-    return Recipe(**sections)
+    recipe = Recipe(**sections)
+    _refuse_disagreement(recipe)
+    return recipe
+
+
+def _refuse_disagreement(recipe: Recipe) -> None:
+    """A stage and the method that reads its column must mean the same by it."""
+    for column in recipe.build_method().columns:
+        if column not in recipe.stages:
+            continue  # made by another recipe, and compared when it is opened
+        for name in STAGES.get(column).agrees:
+            there, here = getattr(recipe.stages[column], name), getattr(recipe.method, name)
+            if there != here:
+                raise UsageError(
+                    f"stages.{column}.{name} is {_plain(there)!r} and method.{name} is {_plain(here)!r}: the method "
+                    "learns what the stage makes, so give both one value"
+                )
 
 
 def _read(which: str) -> dict[str, Any]:
@@ -189,7 +205,8 @@ def _read_uri(uri: str) -> str:
 
 
 def _switch(tree: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """When ``over`` names another source or method, keep only those of the recipe's fields that the new one has."""
+    """When ``over`` names another source or method, keep only those of the recipe's fields that the new one has. A
+    section inside is the old one's own, whatever it is called, and is not kept."""
     out = dict(tree)
     for key, registry in _NAMED.items():
         old, new = out.get(key) or {}, over.get(key) or {}
@@ -198,7 +215,8 @@ def _switch(tree: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             name = "image_folder"  # a folder given to a source that generates its data is a folder of images
         if name and name != old.get("name"):
             known = registry.get(str(name)).Config.model_fields
-            out[key] = {k: v for k, v in old.items() if k in known} | {"name": name}
+            kept = {k: v for k, v in old.items() if k in known and not isinstance(v, Mapping)}
+            out[key] = kept | {"name": name}
     return out
 
 

@@ -11,6 +11,7 @@ from e4t_core.errors import UsageError
 from e4t_core.record import fingerprint
 from jobs.__main__ import start
 from jobs._job import Job, chosen
+from jobs._preprocess import PREPROCESS, makes_columns
 from jobs._recipe import load
 from jobs._run_folder import decisive
 from jobs._sections import AblationsConfig
@@ -38,8 +39,8 @@ def run(job: Job) -> dict[str, Any]:
     if job.dry_run:
         return {"dry_run": True, "out": job.out, "variants": {v.name: v.pretraining for v in variants}}
     with job.ray():
-        _start(job, "preprocess", job.recipe.name, {}, out="shards")
-        _start(job, "preprocess", job.recipe.name, _section(job).people, out="people")
+        _start(job, makes_columns(job.recipe), job.recipe.name, {}, out="shards")
+        _start(job, PREPROCESS, job.recipe.name, _section(job).people, out="people")
         for variant in variants:
             variant.run()
     scored = [word for v in variants for word in ("--evaluation", job.store.url(v.place("evaluation")))]

@@ -212,7 +212,8 @@ class Personalizer:
             middle = len(identities) // 2
             first, second = self._tune(identities[:middle]), self._tune(identities[middle:])
             return first[0] | second[0], first[1] | second[1]
-        return {adapter.identity: adapter for adapter in adapters}, {}
+        failures = {adapter.identity: str(adapter.meta["failed"]) for adapter in adapters if "failed" in adapter.meta}
+        return {adapter.identity: adapter for adapter in adapters if adapter.identity not in failures}, failures
 
     def _row(
         self,

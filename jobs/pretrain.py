@@ -17,6 +17,7 @@ from jobs._job import Job
 from jobs._lineage import lineage, public
 from jobs._models import absolute, clip_dims, describe, open_shards
 from jobs._pool import announce_resources
+from jobs._preprocess import makes_columns
 from jobs._recipe import Recipe
 from jobs._run_folder import MODULE, RECORD, Data, RunFolder, init_inputs
 from jobs._tracking import Run, Tracker
@@ -58,7 +59,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def _shards(job: Job, folder: RunFolder, columns: tuple[str, ...]) -> tuple[ShardDataset, Data]:
     """The shards: the version that the run was begun with, or the newest."""
-    how = f"make them with `python -m jobs preprocess --recipe {job.args.recipe} --out URI`"
+    how = f"make them with `python -m jobs {makes_columns(job.recipe)} --recipe {job.args.recipe} --out URI`"
     uri = job.required("shards", how)
     pinned = folder.pinned()
     needed = tuple(dict.fromkeys((*columns, "clip")))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYER_0 = {"errors", "config", "schema", "storage", "_refusals", "texts", "record", "registry", "bundled"}
+LAYER_0 = {"errors", "config", "schema", "storage", "_refusals", "texts", "record", "registry", "bundled", "memory"}
 LAYER_1 = {"backbones", "models", "adapters", "losses", "images"}
 LAYER_2 = {"methods", "training", "sampling", "metrics"}
 LAYER_0_LIBRARIES = {"numpy", "pydantic", "yaml", "fsspec", "pyarrow"}

@@ -15,6 +15,7 @@ from e4t_core.backbones.config import BackboneConfig
 from e4t_core.methods import METHODS, Identity, Method
 
 CLIP_DIMS = (3, 24)
+CLIP_TOKENS = 5
 RESOLUTION = 32
 
 
@@ -68,6 +69,7 @@ def batch_of(backbone: Backbone, size: int, seed: int = 0) -> dict[str, Any]:
         "masks": (torch.rand(size, 1, RESOLUTION, RESOLUTION, generator=g) > 0.4).float(),
         "templates": [("a photo of {}", "a sketch of {} in the snow")[i % 2] for i in range(size)],
         "images": torch.rand(size, 3, RESOLUTION, RESOLUTION, generator=g) * 2 - 1,
+        "clip_tokens": torch.randn(size, CLIP_TOKENS, CLIP_DIMS[1], generator=g),
     }
 
 
@@ -82,6 +84,7 @@ def identity_of(name: str, seed: int, images: int = 1) -> Identity:
         clip_cls_NLD=torch.randn(images, *CLIP_DIMS, generator=g),
         masks_N1HW=masks,
         seed=seed,
+        clip_tokens_NTD=torch.randn(images, CLIP_TOKENS, CLIP_DIMS[1], generator=g),
     )
 
 

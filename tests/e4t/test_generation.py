@@ -102,3 +102,7 @@ def test_foreign_tensors_are_refused(
         draw(method, module, backbone, Adapter("e4t", "ann", tensors, meta), identity)
     with pytest.raises(CheckpointMismatch, match="belongs to method 'lora', not 'e4t'"):
         draw(method, module, backbone, Adapter("lora", "ann", {}, meta), identity)
+    with pytest.raises(
+        CheckpointMismatch, match=r"from module .* the checkpoint and backbone that it was personalized"
+    ):
+        draw(method, pretrained(method, backbone), backbone, Adapter("e4t", "ann", {}, meta), identity)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from e4t_core.adapters.lidb import Space
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import CheckpointMismatch, DataError, UsageError
 from e4t_core.methods import METHODS, Adapter, Conditioning, Identity, Method
 from e4t_core.record import Record
-from e4t_core.sampling import SamplerConfig, sample
+from e4t_core.sampling import SamplerConfig, TextConditioning, sample
 from e4t_core.storage import Store
 from e4t_core.training import TrainConfig, load_adapter, load_module, save_adapter, save_module, train
 from tests.e4t.conftest import CLIP_DIMS, Fixed, assert_same, batch_of, identity_of, rng, snapshot
@@ -40,7 +41,8 @@ def perturbed(module: nn.Module) -> nn.Module:
 def built(make_method: Make, name: str, backbone: Backbone) -> tuple[Method, nn.Module]:
     """A method whose personalization is short, and its module."""
     method = make_method(name)
-    short = {"steps": 2, "batch_size": 2, "base_lr": 1e-4}
+    # a larger eps than usual: Adam's first steps are +-lr even where a gradient is nothing but rounding
+    short = {"steps": 2, "batch_size": 2, "base_lr": 1e-4, "samples": 2, "rank": 2, "eps": 1e-4}
     if hasattr(method.config, "personalize"):
         fields = {k: v for k, v in short.items() if k in type(method.config.personalize).model_fields}
         method = make_method(name, personalize=method.config.personalize.model_copy(update=fields))
@@ -53,6 +55,29 @@ def image(method: Method, module: nn.Module, backbone: Backbone, adapter: Adapte
     return sample(backbone, conditioning, SAMPLER, seeds=[1, 2])
 
 
+def batch_for(method: Method, backbone: Backbone) -> dict[str, Any]:
+    """Two samples with every column that the method reads."""
+    batch = batch_of(backbone, 2)
+    if "lidb" in method.columns:
+        numbers = Space.of(backbone, method.config.lidb).numbers
+        batch["lidb"] = torch.randn(2, numbers, generator=rng(7))
+    return batch
+
+
+def prompted(method: Method, backbone: Backbone, prompts: list[str]) -> Conditioning:
+    """The untouched backbone with the words where the concept is that the method starts from."""
+    if hasattr(method.config, "prompt"):
+        return TextConditioning(backbone, [p.replace("{}", method.config.prompt) for p in prompts])
+    word = backbone.token_embedding(method.config.domain_word)
+
+    class DomainWord(Conditioning):
+        def text(self, x_t_BChw: Tensor, t_B: Tensor, step: int) -> Tensor:
+            ids = backbone.tokenize(self.prompts)
+            return backbone.encode_text(ids, word.expand(len(ids), -1))
+
+    return DomainWord(backbone, [p.replace("{}", backbone.placeholder) for p in prompts])
+
+
 def loss_of(method: Method, module: nn.Module, backbone: Backbone, batch: dict[str, Any]) -> Tensor:
     with method.pretraining(module, backbone), method.step(module):
         return method.pretrain_loss(module, backbone, batch, rng(3)).total
@@ -62,7 +87,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(name: str, backbone: B
     method, module = built(make_method, name, backbone)
     perturbed(module)
     with method.pretraining(module, backbone), method.step(module):
-        losses = method.pretrain_loss(module, backbone, batch_of(backbone, 2), rng())
+        losses = method.pretrain_loss(module, backbone, batch_for(method, backbone), rng())
         losses.total.backward()
     assert all(torch.isfinite(term) for term in losses.terms.values())
     silent = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
@@ -75,34 +100,26 @@ def test_backbone_is_untouched_by_pretraining(name: str, backbone: Backbone, mak
     before, names = snapshot(backbone), list(backbone.denoiser_parameters())
     start = snapshot(module)
     cfg = TrainConfig(steps=2, batch_size=2, base_lr=1e-3)
-    train(method, module, backbone, Fixed([batch_of(backbone, 2)]), cfg, seed=0)
+    train(method, module, backbone, Fixed([batch_for(method, backbone)]), cfg, seed=0)
     assert_same(before, snapshot(backbone))
     assert list(backbone.denoiser_parameters()) == names
     assert any(not torch.equal(start[n], t) for n, t in module.state_dict().items())
 
 
 def test_step_0_equals_the_backbone(name: str, backbone: Backbone, make_method: Make) -> None:
-    """With the domain word where the concept is, the untouched backbone draws the same picture."""
+    """With plain words where the concept is, the untouched backbone draws the same picture."""
     method, module = built(make_method, name, backbone)
     identity = identity_of("ann", 1)
     untouched = Adapter(name, "ann", {}, method.personalize(module, backbone, [identity])[0].meta)
     ours = image(method, module, backbone, untouched, identity)
-    word = backbone.token_embedding(method.config.domain_word)
-
-    class DomainWord(Conditioning):
-        def text(self, x_t_BChw: Tensor, t_B: Tensor, step: int) -> Tensor:
-            ids = backbone.tokenize(self.prompts)
-            return backbone.encode_text(ids, word.expand(len(ids), -1))
-
-    prompts = [p.replace("{}", backbone.placeholder) for p in PROMPTS]
-    assert torch.equal(ours, sample(backbone, DomainWord(backbone, prompts), SAMPLER, seeds=[1, 2]))
+    assert torch.equal(ours, sample(backbone, prompted(method, backbone, PROMPTS), SAMPLER, seeds=[1, 2]))
 
 
 def test_same_seed_same_result(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     _, again = built(make_method, name, backbone)
     assert_same(snapshot(module), snapshot(again))
-    batch = batch_of(backbone, 2)
+    batch = batch_for(method, backbone)
     assert torch.equal(loss_of(method, module, backbone, batch), loss_of(method, again, backbone, batch))
     perturbed(module)
     one, two = (method.personalize(module, backbone, [identity_of("ann", 1)])[0] for _ in range(2))
@@ -124,6 +141,15 @@ def test_personalization_gives_everything_back(name: str, backbone: Backbone, ma
     assert adapter.meta["bytes"] == sum(t.numel() * t.element_size() for t in adapter.tensors.values()) > 0
 
 
+def relative_distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Of what is not the same bit for bit."""
+    changed = [name for name in one if not torch.equal(one[name], other[name])]
+    if not changed:
+        return 0.0
+    a, b = (torch.cat([tensors[name].flatten().float() for name in changed]) for tensors in (one, other))
+    return float((a - b).norm() / b.norm())
+
+
 def test_company_changes_nothing(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     perturbed(module)
@@ -133,8 +159,7 @@ def test_company_changes_nothing(name: str, backbone: Backbone, make_method: Mak
     for identity, adapter in zip(people, together, strict=True):
         alone = method.personalize(module, backbone, [identity])[0]
         assert alone.tensors.keys() == adapter.tensors.keys()
-        for key, tensor in alone.tensors.items():
-            torch.testing.assert_close(adapter.tensors[key], tensor, rtol=1e-5, atol=1e-8)
+        assert relative_distance(adapter.tensors, alone.tensors) < 1e-5
 
 
 def test_saved_and_loaded_adapter_draws_the_same(
@@ -194,6 +219,7 @@ def test_adapter_of_other_weights_is_refused(name: str, backbone: Backbone, make
     method, module = built(make_method, name, backbone)
     identity = identity_of("ann", 1)
     adapter = method.personalize(module, backbone, [identity])[0]
-    perturbed(module)
-    with pytest.raises(CheckpointMismatch, match="the checkpoint and backbone that it was personalized with"):
+    adapter.meta["unet"] = "another"
+    message = r"tuned (from|on) unet another, .* backbone that it was personalized with"
+    with pytest.raises(CheckpointMismatch, match=message):
         image(method, module, backbone, adapter, identity)

@@ -1,0 +1,88 @@
+"""What a personalization is: ``lidb`` (P,), the hypernetwork's prediction as plain LiDB weights, and the finetuned
+``lora.LAYER.up`` (M, r) and ``lora.LAYER.down`` (r, N). Each layer's ``dW`` is the exact sum, of rank 1 + r.
+
+An adapter is complete: the hypernetwork is not needed to use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from e4t_core.adapters.lidb import Space
+from e4t_core.adapters.low_rank import LowRank
+from e4t_core.backbones.base import Backbone
+from e4t_core.errors import CheckpointMismatch
+from e4t_core.methods.base import Adapter
+from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
+
+NAME, LIDB, LORA = "hyperdreambooth", "lidb", "lora."
+_PARTS = ("unet", "text_encoder")
+
+
+def reference(config: HyperDreamBoothConfig, space: Space, backbone: Backbone) -> dict[str, Any]:
+    """What an adapter's numbers are relative to."""
+    networks = {part: backbone.identity()[part] for part in _PARTS}
+    return {**networks, "lidb": config.lidb.dump(), "bases": space.checksum, "prompt": config.prompt}
+
+
+def layers(config: HyperDreamBoothConfig, space: Space, adapter: Adapter, device: torch.device) -> dict[str, LowRank]:
+    """Layer -> its dW, float32 on ``device``, K = 1, of one rank in all layers.
+
+    Raises:
+        CheckpointMismatch: the adapter belongs to another method or space.
+    """
+    _check_space(config, space, adapter)
+    tensors = {name: t.to(device).float() for name, t in adapter.tensors.items()}
+    found: dict[str, LowRank] = {}
+    if LIDB in tensors:
+        found = space.expand(space.unflat(tensors[LIDB][None]))
+    for name, one in _lora(space, adapter, tensors).items():
+        found[name] = found[name] + one if name in found else one
+    return found
+
+
+def check_backbone(backbone: Backbone, adapter: Adapter) -> None:
+    """Refuse an adapter of other networks.
+
+    Raises:
+        CheckpointMismatch: naming what differs.
+    """
+    for part in _PARTS:
+        there, here = adapter.meta.get(part), backbone.identity()[part]
+        if there != here:
+            raise CheckpointMismatch(
+                f"the adapter of '{adapter.identity}' was tuned on {part} {there}, but here is {part} {here}; give the "
+                "backbone that it was personalized with"
+            )
+
+
+def _lora(space: Space, adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, LowRank]:
+    """The finetuned part: all layers, or none."""
+    if not any(name.startswith(LORA) for name in tensors):
+        return {}
+    out = {}
+    for name, (outputs, inputs) in space.shapes.items():
+        up, down = (tensors.get(f"{LORA}{name}.{part}") for part in ("up", "down"))
+        if up is None or down is None or (up.shape[0], down.shape[1]) != (outputs, inputs):
+            there = "missing" if up is None or down is None else f"{tuple(up.shape)} x {tuple(down.shape)}"
+            raise CheckpointMismatch(
+                f"adapter of '{adapter.identity}': {LORA}{name} is {there}, and the layer is {outputs} x {inputs}"
+            )
+        out[name] = LowRank(up[None], down[None])
+    return out
+
+
+def _check_space(config: HyperDreamBoothConfig, space: Space, adapter: Adapter) -> None:
+    who = f"the adapter of '{adapter.identity}'"
+    if adapter.method != NAME:
+        raise CheckpointMismatch(f"{who} belongs to method '{adapter.method}', not '{NAME}'")
+    if adapter.meta.get("lidb") != config.lidb.dump():
+        raise CheckpointMismatch(
+            f"{who} has LiDB weights with {adapter.meta.get('lidb')}, and method.lidb is {config.lidb.dump()}; give "
+            "the recipe that it was personalized with"
+        )
+    space.check(float(adapter.meta["bases"]), who)

@@ -1,0 +1,87 @@
+"""Eq. 2 on samples whose noise is already drawn: a function without randomness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from e4t_core.backbones.base import Backbone
+from e4t_core.errors import DataError
+from e4t_core.losses import diffusion_loss
+from e4t_core.methods.base import Losses
+from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
+from e4t_core.methods.hyperdreambooth.module import HyperDreamBoothModule
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """Images with their noise.
+
+    Attributes:
+        x0: (B, C, h, w) latents at the model's scale.
+        eps: (B, C, h, w) noise.
+        t: (B,) diffusion steps.
+        ids: (B, T) tokens of the supervisory prompt.
+        cls, tokens: (B, L, D) and (B, T, D) CLIP features of the image.
+        target: (B, P) pre-optimized theta, or None where beta is 0.
+        mask: (B, 1, h, w) weights at latent resolution, or None.
+    """
+
+    x0: Tensor
+    eps: Tensor
+    t: Tensor
+    ids: Tensor
+    cls: Tensor
+    tokens: Tensor
+    target: Tensor | None = None
+    mask: Tensor | None = None
+
+
+def draw_noise(backbone: Backbone, moments_B2Chw: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """``x0, eps, t``: the posterior's sample, the noise and the diffusion step (uniform) of every image."""
+    batch, device = len(moments_B2Chw), backbone.device
+    shape = (batch, *backbone.latent_shape)
+    t_B = torch.randint(backbone.schedule.steps, (batch,), generator=rng, device=device)
+    posterior, eps = (torch.randn(shape, generator=rng, device=device) for _ in range(2))
+    return backbone.to_latent(moments_B2Chw.to(device), posterior), eps, t_B
+
+
+def objective(
+    config: HyperDreamBoothConfig, module: HyperDreamBoothModule, backbone: Backbone, batch: NoisyBatch
+) -> Losses:
+    """``L(x) = alpha ||D_{theta_hat}(x + eps, c) - x||^2 + beta ||theta_hat - theta||^2`` (eq. 2): means over the batch
+    of per-sample values, the first a mean over a sample's elements, the second a sum of squares over theta."""
+    theta_BP = module(batch.cls, batch.tokens)
+    terms: dict[str, Tensor] = {}
+    total = theta_BP.new_zeros(())
+    if config.alpha:
+        terms["diffusion"] = _diffusion(module, backbone, batch, theta_BP).mean()
+        total = total + config.alpha * terms["diffusion"]
+    if batch.target is not None:
+        terms["distance"] = (theta_BP - batch.target).square().sum(1).mean()
+        total = total + config.beta * terms["distance"]
+    return Losses(total, terms)
+
+
+def _diffusion(module: HyperDreamBoothModule, backbone: Backbone, batch: NoisyBatch, theta_BP: Tensor) -> Tensor:
+    """(B,) denoising losses, each sample computed with the weights that were predicted for it."""
+    x_t = backbone.schedule.add_noise(batch.x0, batch.eps, batch.t)
+    with module.weights.on(module.initial_P + theta_BP, {}):
+        prediction = backbone.denoise(x_t, batch.t, backbone.encode_text(batch.ids))
+    return diffusion_loss(prediction, backbone.schedule.target(batch.x0, batch.eps, batch.t), batch.mask)
+
+
+def targets_of(module: HyperDreamBoothModule, lidb_BP: Tensor) -> Tensor:
+    """(B, P) theta of the pre-optimized weights that column ``lidb`` holds.
+
+    Raises:
+        DataError: they are not of this module's space.
+    """
+    if lidb_BP.shape[1] != len(module.initial_P):
+        raise DataError(
+            f"column 'lidb' holds {lidb_BP.shape[1]} numbers an identity, and method.lidb with this backbone has "
+            f"{len(module.initial_P)}; run targets with this recipe"
+        )
+    return lidb_BP.to(module.initial_P) - module.initial_P
