@@ -10,7 +10,7 @@ from e4t_core.adapters.export import FORMATS, export_low_rank
 from e4t_core.backbones import BackboneConfig, backbone_shape
 from e4t_core.backbones.base import Backbone
 from e4t_core.config import apply_overrides, validate
-from e4t_core.errors import UsageError
+from e4t_core.errors import UsageError, nearest
 from e4t_core.methods import METHODS, Method
 from e4t_core.record import Record
 from jobs._adapter_set import AdapterSet
@@ -18,7 +18,7 @@ from jobs._job import Job
 from jobs._lineage import lineage
 from pipelines.shards.keys import sample_key
 
-HELP = "write personalized identities as LoRA files for diffusers, A1111 / ComfyUI (kohya) or peft"
+HELP = "write personalized identities as LoRA files for diffusers, A1111 / ComfyUI (kohya) or peft, or as our own"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,14 +27,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--identity", action="append", metavar="ID", help="export this one; repeatable (default: all that succeeded)"
     )
-    parser.add_argument("--format", choices=sorted(FORMATS), help="who is to load the files")
+    parser.add_argument(
+        "--format", metavar="FORMAT", help=f"{', '.join(sorted(FORMATS))}; native or another of the method's own"
+    )
 
 
 def run(job: Job) -> dict[str, Any]:
     """Export identities under the recipe that the adapters were made with; ``--set`` may name the backbone's new
     place."""
     adapters = AdapterSet.open(job.required("adapters", "make them with `python -m jobs personalize`"))
-    fmt = job.required("format", f"choose from {', '.join(sorted(FORMATS))}")
+    kind = METHODS.get(adapters.manifest["method"])
+    known = [*sorted(FORMATS), *kind.formats]
+    fmt = job.required("format", f"choose from {', '.join(known)}")
+    if fmt not in known:
+        raise UsageError(f"--format is '{fmt}', which method '{kind.name}' has not{nearest(fmt, known)}")
     identities = _chosen(adapters, job.args.identity)
     made = f"{adapters.store.uri}#{adapters.manifest['version']}"
     summary = {"out": job.out, "method": adapters.manifest["method"], "format": fmt, "identities": len(identities)}
@@ -84,5 +90,8 @@ def _export(job: Job, adapters: AdapterSet, method: Method, backbone: Backbone, 
         {**manifest["inputs"], "adapters": f"{adapters.store.uri}#{manifest['version']}"},
         {"identity": identity, "method": manifest["method"], **lineage("export", job.args)},
     )
-    layers = method.low_rank_layers(adapters.read(identity), backbone)
-    return export_low_rank(layers, job.args.format, job.store, sample_key(identity), record)
+    adapter, name = adapters.read(identity), sample_key(identity)
+    if job.args.format in FORMATS:
+        return export_low_rank(method.low_rank_layers(adapter, backbone), job.args.format, job.store, name, record)
+    method.export(adapter, job.store.url(name), job.args.format, record, backbone)
+    return {entry.key: entry.size for entry in job.store.list(f"{name}/")}

@@ -115,6 +115,8 @@ class Method(ABC):
     """Shard columns that pre-training reads; a constructor may extend its class's by configuration."""
     pretrains: ClassVar[bool] = True
     """False for methods that start from the backbone alone: they have no ``pretrain`` job and no checkpoint."""
+    formats: ClassVar[tuple[str, ...]] = ("native",)
+    """What :meth:`export` writes. LoRA files for other programs come from :meth:`low_rank_layers` instead."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -154,8 +156,12 @@ class Method(ABC):
         """Per-step callback for the sampler; ``prompts`` contain the backbone's placeholder."""
 
     @abstractmethod
-    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record) -> Record:
-        """Write the adapter as ``fmt`` (``native`` or another that the method knows; else a UsageError naming them)."""
+    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record, backbone: Backbone) -> Record:
+        """Write one adapter under ``uri`` as ``fmt``, one of :attr:`formats`; ``backbone`` may be on ``meta``.
+
+        Raises:
+            UsageError: no such format (it names those there are), or it cannot hold this adapter.
+        """
 
     def low_rank_layers(self, adapter: Adapter, backbone: Backbone) -> Mapping[str, LowRank]:
         """The adapter as one exact low-rank dW a layer, which is what other programs' LoRA files can hold.

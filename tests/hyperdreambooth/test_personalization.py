@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +11,17 @@ import torch
 from torch import Tensor
 
 from e4t_core.adapters.lidb import LiDBConfig, lidb_projections
+from e4t_core.adapters.lidb_file import load_lidb
 from e4t_core.adapters.low_rank import merged
 from e4t_core.backbones import backbone_shape
 from e4t_core.backbones.base import Backbone
 from e4t_core.backbones.config import BackboneConfig
-from e4t_core.errors import CheckpointMismatch, DataError
+from e4t_core.errors import CheckpointMismatch, DataError, UsageError
 from e4t_core.methods import Identity
 from e4t_core.methods.hyperdreambooth import HyperDreamBooth, HyperDreamBoothModule
+from e4t_core.record import Record
 from e4t_core.sampling import SamplerConfig, TextConditioning, sample
+from e4t_core.storage import Store
 from tests.e4t.conftest import RESOLUTION, identity_of
 from tests.hyperdreambooth.conftest import Make, short
 from tests.hyperdreambooth.test_hypernetwork import stirred
@@ -117,6 +121,21 @@ def test_pictures_are_those_of_the_merged_weights(backbone: Backbone, make_metho
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
     bare = sample(backbone, TextConditioning(backbone, plain.prompts), SAMPLER, seeds=[1, 2])
     assert (ours - bare).abs().max() > 0.05
+
+
+def test_a_prediction_alone_is_one_small_file(backbone: Backbone, make_method: Make, tmp_path: Path) -> None:
+    method, module = ready(make_method, backbone, steps=0)
+    ann = identity_of("ann", 1)
+    adapter = method.personalize(module, backbone, [ann])[0]
+    record = Record.of("lora", {"seed": 0})
+    method.export(adapter, str(tmp_path), "lidb", record, backbone)
+    weights_P, stored = load_lidb(Store(tmp_path), "lidb.safetensors", module.space)
+    assert torch.equal(weights_P, predicted(module, ann))
+    assert stored == record
+    finetuned, module = ready(make_method, backbone)
+    adapter = finetuned.personalize(module, backbone, [ann])[0]
+    with pytest.raises(UsageError, match=r"adapter of 'ann' has finetuned weights .* method\.personalize\.steps=0"):
+        finetuned.export(adapter, str(tmp_path), "lidb", record, backbone)
 
 
 def test_foreign_adapters_are_refused(backbone: Backbone, make_method: Make) -> None:

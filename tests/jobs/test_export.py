@@ -48,7 +48,13 @@ class Plain(Method):
     name: ClassVar[str] = "plain"
     Config: ClassVar[type[MethodConfig]] = PlainConfig
     columns: tuple[str, ...] = ()
-    build = pretrain_loss = personalize = conditioning = export = None  # type: ignore[assignment]
+    formats: ClassVar[tuple[str, ...]] = ("native", "short")
+    build = pretrain_loss = personalize = conditioning = None  # type: ignore[assignment]
+
+    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record, backbone: Backbone) -> Record:
+        assert backbone.device.type == "meta", "no weights are needed"
+        Store(uri).put(f"{fmt}.txt", f"{adapter.identity} {record.facts['identity']}".encode())
+        return record
 
     def low_rank_layers(self, adapter: Adapter, backbone: Backbone) -> Mapping[str, LowRank]:
         known = backbone.projections(("q",), NETWORKS)
@@ -145,6 +151,12 @@ def test_one_identity_for_each_program(adapters: str, tmp_path: Path) -> None:
         assert {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} == expected
 
 
+def test_a_format_of_the_methods_own(adapters: str, tmp_path: Path) -> None:
+    summary = export("--adapters", adapters, "--identity", "bob/7", "--format", "short", "--out", tmp_path)
+    assert (tmp_path / "bob/7/short.txt").read_text() == "bob/7 bob/7"
+    assert (summary["files"], summary["bytes"]) == (1, 11)
+
+
 def test_files_tell_where_they_come_from(adapters: str, tmp_path: Path) -> None:
     export("--adapters", adapters, "--identity", "ann", "--format", "diffusers", "--out", tmp_path)
     with safe_open(tmp_path / "ann/pytorch_lora_weights.safetensors", framework="pt") as file:
@@ -166,8 +178,10 @@ def test_what_cannot_be_exported_is_refused(adapters: str, tmp_path: Path) -> No
     out = ("--out", tmp_path / "out")
     with pytest.raises(UsageError, match="--adapters is required"):
         export("--format", "peft", *out)
-    with pytest.raises(UsageError, match="--format is required: choose from diffusers, kohya, peft"):
+    with pytest.raises(UsageError, match="--format is required: choose from diffusers, kohya, peft, native, short"):
         export("--adapters", adapters, *out)
+    with pytest.raises(UsageError, match=r"--format is 'kohia', which method 'plain' has not; did you mean 'kohya'\?"):
+        export("--adapters", adapters, "--format", "kohia", *out)
     with pytest.raises(UsageError, match=r"no adapter of 'anna'; did you mean 'ann'\?"):
         export("--adapters", adapters, "--identity", "anna", "--format", "peft", *out)
     with pytest.raises(UsageError, match=r"personalization of 'dan' failed: ValueError: no face"):

@@ -207,12 +207,12 @@ def test_checkpoint_of_another_setting_is_refused(
 def test_export(name: str, backbone: Backbone, make_method: Make, tmp_path: Path) -> None:
     method, module = built(make_method, name, backbone)
     adapter = method.personalize(module, backbone, [identity_of("ann", 1)])[0]
-    record = method.export(adapter, str(tmp_path), "native", RECORD)
+    record = method.export(adapter, str(tmp_path), "native", RECORD, backbone)
     loaded, stored = load_adapter(Store(tmp_path), "adapter")
     assert_same(loaded.tensors, adapter.tensors)
     assert stored == record
     with pytest.raises(UsageError, match=r"cannot export 'gguf'.*native"):
-        method.export(adapter, str(tmp_path), "gguf", RECORD)
+        method.export(adapter, str(tmp_path), "gguf", RECORD, backbone)
 
 
 def test_adapter_of_other_weights_is_refused(name: str, backbone: Backbone, make_method: Make) -> None:

@@ -83,7 +83,7 @@ class E4T(Method):
         cls_LD = identity.clip_cls_NLD[adapter.meta.get("image", image_index(self.config, identity))]
         return E4TConditioning(self.config, cast(E4TModule, module), backbone, adapter, cls_LD, prompts)
 
-    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record) -> Record:
+    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record, backbone: Backbone) -> Record:
         """Write ``adapter.safetensors`` and ``record.json`` under ``uri``. E4T tunes a whole denoiser together with
         an encoder that runs at every step, which no format but our own can hold.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from e4t_core.adapters.lidb import Space
 from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
-from e4t_core.errors import CheckpointMismatch
+from e4t_core.errors import CheckpointMismatch, UsageError
 from e4t_core.methods.base import Adapter
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 
@@ -43,6 +43,23 @@ def layers(config: HyperDreamBoothConfig, space: Space, adapter: Adapter, device
     for name, one in _lora(space, adapter, tensors).items():
         found[name] = found[name] + one if name in found else one
     return found
+
+
+def lidb_alone(config: HyperDreamBoothConfig, space: Space, adapter: Adapter) -> Tensor:
+    """(P,) the LiDB weights of an adapter that is nothing else.
+
+    Raises:
+        CheckpointMismatch: the adapter belongs to another method or space.
+        UsageError: there are none, or finetuned ones on top.
+    """
+    _check_space(config, space, adapter)
+    if set(adapter.tensors) != {LIDB}:
+        what = "has finetuned weights of a higher rank on top" if LIDB in adapter.tensors else "has none"
+        raise UsageError(
+            f"a lidb file holds LiDB weights alone, and the adapter of '{adapter.identity}' {what}; choose another "
+            "format, or personalize with method.personalize.steps=0"
+        )
+    return adapter.tensors[LIDB]
 
 
 def check_backbone(backbone: Backbone, adapter: Adapter) -> None:

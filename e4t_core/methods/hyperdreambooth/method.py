@@ -10,12 +10,13 @@ from torch import nn
 
 from e4t_core.adapters.concurrent import tuning_fit
 from e4t_core.adapters.lidb import Space
+from e4t_core.adapters.lidb_file import save_lidb
 from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError, UsageError, nearest
 from e4t_core.losses import latent_mask
 from e4t_core.methods.base import Adapter, Conditioning, Identity, Losses, Method
-from e4t_core.methods.hyperdreambooth.adapter import check_backbone, layers
+from e4t_core.methods.hyperdreambooth.adapter import check_backbone, layers, lidb_alone
 from e4t_core.methods.hyperdreambooth.conditioning import LowRankConditioning
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 from e4t_core.methods.hyperdreambooth.module import HyperDreamBoothModule
@@ -32,6 +33,7 @@ class HyperDreamBooth(Method):
     name: ClassVar[str] = "hyperdreambooth"
     Config: ClassVar[type[HyperDreamBoothConfig]] = HyperDreamBoothConfig
     columns: tuple[str, ...] = ("latent", "clip")
+    formats: ClassVar[tuple[str, ...]] = ("native", "lidb")
 
     config: HyperDreamBoothConfig
 
@@ -92,17 +94,26 @@ class HyperDreamBooth(Method):
 
     def low_rank_layers(self, adapter: Adapter, backbone: Backbone) -> Mapping[str, LowRank]:
         """Prediction and finetuning together: rank 1 + r, exact, on the CPU."""
+        return layers(self.config, self._space_of(backbone), adapter, torch.device("cpu"))
+
+    def _space_of(self, backbone: Backbone) -> Space:
+        """Kept from call to call, because its bases are computed once."""
         space = Space.of(backbone, self.config.lidb)
         if self._space is None or self._space.shapes != space.shapes:
-            self._space = space  # kept, because its bases are computed once
-        return layers(self.config, self._space, adapter, torch.device("cpu"))
+            self._space = space
+        return self._space
 
-    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record) -> Record:
-        """Write ``adapter.safetensors`` and ``record.json`` under ``uri``.
+    def export(self, adapter: Adapter, uri: str, fmt: str, record: Record, backbone: Backbone) -> Record:
+        """Write ``adapter.safetensors`` and its record under ``uri``; or, of an adapter that is a prediction and no
+        more, ``lidb.safetensors``: under 130 KB at Stable Diffusion 1.5, see :mod:`e4t_core.adapters.lidb_file`.
 
         Raises:
-            UsageError: ``fmt`` is not ``native``.
+            UsageError: no such format, or the adapter was finetuned and LiDB weights alone are not it.
         """
-        if fmt != "native":
-            raise UsageError(f"method 'hyperdreambooth' cannot export '{fmt}'{nearest(fmt, ['native'])}")
-        return save_adapter(Store(uri), "adapter", adapter, record)
+        if fmt == "native":
+            return save_adapter(Store(uri), "adapter", adapter, record)
+        if fmt != "lidb":
+            raise UsageError(f"method 'hyperdreambooth' cannot export '{fmt}'{nearest(fmt, self.formats)}")
+        space = self._space_of(backbone)
+        save_lidb(Store(uri), "lidb.safetensors", lidb_alone(self.config, space, adapter), space, record)
+        return record
