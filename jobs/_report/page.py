@@ -10,7 +10,7 @@ import yaml
 
 from e4t_core.metrics._statistics import bootstrap_difference
 from jobs._aggregates import identity_means, norm_curves
-from jobs._report import gallery, plots, words
+from jobs._report import gallery, plots, published, words
 from jobs._report.html import template
 from jobs._report.inputs import Entry, Shards
 
@@ -165,7 +165,8 @@ def _score_table(entries: Sequence[Entry]) -> dict[str, Any]:
         {"label": e.label, "series": e.series, "cells": row, "figures": e.figures}
         for e, row in zip(entries, cells, strict=True)
     ]
-    return {"columns": list(columns.values()), "rows": rows}
+    theirs = published.beside((e.figures["method"] for e in entries), list(columns))
+    return {"columns": list(columns.values()), "rows": rows, "published": theirs}
 
 
 def _differences(entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from jobs._report.inputs import _labels, load_entries
 from tests.jobs import people
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+OTHER = "hyperdreambooth"
 NAMED = 'b&w <i>"twin"</i>'
 """An identity that would break a page that does not escape."""
 
@@ -98,7 +99,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     people.shards(str(folder / "shards"), photos, broken=1)
     people.images(str(folder / "first"), photos)
     dull = {name: [image.resize((16, 16)).resize((64, 64)) for image in images] for name, images in photos.items()}
-    people.images(str(folder / "second"), dull, method="dull", norms=0, failed=["nobody"])
+    people.images(str(folder / "second"), dull, method=OTHER, norms=0, failed=["nobody"])
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         people.without_ray(patch)
@@ -199,6 +200,18 @@ def test_every_figure_of_the_scores_is_the_evaluations(bench: Path, both: str) -
         assert [td.text for td in row.all("td")[4:]] == ["5", "15"]
 
 
+def test_what_the_papers_report_stands_beside_it(both: str, single: str) -> None:
+    ours, first, third = section(both, "scores").all("table")[0].all("tbody")
+    assert [t.all("tr")[0].text for t in (first, third)] == [
+        f"as reported in HyperDreamBooth, table {n}" for n in (1, 3)
+    ]
+    told = {row.all("th")[0].text: [td.text for td in row.all("td")[:4]] for row in third.all("tr")[1:]}
+    assert told["full DINO 0.473"] == ["0.655", "–", "0.286", "0.577"]
+    assert told["only hyper DINO 0.414"] == ["0.631", "–", "–", "0.501"]
+    assert len(ours.all("tr")[0].all("td")) == len(third.all("tr")[1].all("td"))
+    assert len(section(single, "scores").all("table")[0].all("tbody")) == 1
+
+
 def test_kinds_and_costs_are_the_evaluations(bench: Path, single: str) -> None:
     (figures,) = result(bench, "first")["methods"]
     rows = section(single, "kinds").all("tbody")[0].all("tr")
@@ -245,7 +258,7 @@ def test_trained_weights_need_no_notice(bench: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_lost_is_told(both: str, single: str) -> None:
-    assert "1 identity could not be learned by dull" in section(both, "scores").text
+    assert f"1 identity could not be learned by {OTHER}" in section(both, "scores").text
     assert "nobody (ValueError: no face)" in re.sub(r"\s+\(", " (", section(both, "scores").text)
     assert "could not be learned" not in single
     data = section(single, "data")
@@ -262,13 +275,13 @@ def test_lineage_names_recipe_commands_and_fingerprints(bench: Path, both: str) 
         assert stored["record"]["inputs"]["references"] in text
         assert stored["mlflow"]["runs"][stored["methods"][0]["method"]] in text
         assert "python -m jobs evaluate --recipe tiny --set evaluate.bootstrap_samples=200" in text
-    assert "python -m jobs generate --out dull" in text
+    assert f"python -m jobs generate --out {OTHER}" in text
     assert "python -m jobs report" in text
     assert "bundled:identity_tiny" in section(both, "lineage").all("details")[0].text
 
 
 def test_plots_show_each_method(both: str, single: str) -> None:
-    for page, labels in ((single, {"e4t"}), (both, {"e4t", "dull"})):
+    for page, labels in ((single, {"e4t"}), (both, {"e4t", OTHER})):
         (svg,) = section(page, "tradeoff").all("svg", cls="plot")
         assert {t.text for t in svg.all("text", cls="label") if "method" in t.attributes["class"]} == labels
         assert len(svg.all("g", cls="method")) == len(labels)
@@ -298,7 +311,7 @@ def test_the_sheet_has_each_picture_in_its_place(bench: Path, tmp_path: Path) ->
     prompts = list(dict.fromkeys(entries[0].rows["prompt"]))
     left = pixels.shape[1] - 100 * (1 + len(prompts))
     assert pixels.shape[0] == 22 + 4 * 100  # best and worst identity, each by two methods
-    assert left > ImageFont.load_default(size=13).getlength("dull")
+    assert left > ImageFont.load_default(size=13).getlength(OTHER)
     assert (pixels[22:, :left] < 128).any()  # the methods' names
     best = str(ranking(entries[0])[1].index[0])
     for row, entry in enumerate(entries):
