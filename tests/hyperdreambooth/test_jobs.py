@@ -62,8 +62,8 @@ def test_a_method_that_is_switched_to_keeps_no_section_of_the_old_one() -> None:
 def test_variants_of_table_3_and_what_they_share(tmp_path: Path) -> None:
     words = ["--recipe", "hyperdreambooth_ablations_tiny", "--out", str(tmp_path), "--dry-run"]
     plan = jobs_main.start("ablate", words)["variants"]
-    assert list(plan) == ["full", "only_hyper", "no_hyper", "k_1"]
-    assert plan["full"] == plan["only_hyper"] == plan["no_hyper"] != plan["k_1"]
+    assert list(plan) == ["full", "only_hyper", "no_hyper", "k_1", "nothing"]
+    assert plan["full"] == plan["only_hyper"] == plan["no_hyper"] == plan["nothing"] != plan["k_1"]
 
 
 def test_ablate_makes_targets_to_train_on_and_none_of_the_people(

@@ -120,7 +120,6 @@ def test_a_checkpoint_of_other_bases_is_refused(backbone: Backbone, make_method:
     [
         ({"width": 30, "heads": 4}, "width 30 is no multiple of heads 4"),
         ({"alpha": 0.0, "beta": 0.0}, "nothing to minimize"),
-        ({"personalize": {"steps": 0, "start": "backbone"}}, "nothing is personalized"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(section: dict[str, Any], message: str) -> None:

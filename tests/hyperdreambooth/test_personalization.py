@@ -64,7 +64,7 @@ def test_the_adapter_is_the_prediction_and_what_was_finetuned_on_it(backbone: Ba
 
 
 def test_ablations_leave_a_part_out(backbone: Backbone, make_method: Make) -> None:
-    """Table 3: only the hypernetwork, and no hypernetwork."""
+    """Table 3: only the hypernetwork, and no hypernetwork; and neither."""
     ann = identity_of("ann", 1)
     only, module = ready(make_method, backbone, steps=0)
     adapter = only.personalize(module, backbone, [ann])[0]
@@ -75,6 +75,9 @@ def test_ablations_leave_a_part_out(backbone: Backbone, make_method: Make) -> No
     adapter = none.personalize(module, backbone, [blind])[0]
     assert "lidb" not in adapter.tensors
     assert {one.up.shape[2] for one in none.low_rank_layers(adapter, backbone).values()} == {2}
+    zero, _ = ready(make_method, backbone, start="backbone", steps=0)
+    adapter = zero.personalize(module, backbone, [blind])[0]
+    assert not any(one.matrix().any() for one in zero.low_rank_layers(adapter, backbone).values())
     both, _ = ready(make_method, backbone)
     with pytest.raises(DataError, match=r"'ann' has no patch tokens.*stages\.clip\.tokens=true"):
         both.personalize(module, backbone, [blind])

@@ -22,7 +22,8 @@ class PersonalizeConfig(TuneConfig):
         steps: optimizer steps; 0 takes the hypernetwork's prediction as it is (ablation "only hyper").
         samples: noise levels of the one image in a step; the paper does not say.
         lr: AdamW's learning rate; the paper does not say.
-        start: ``hypernetwork`` finetunes on top of its prediction; ``backbone`` without it (ablation "no hyper").
+        start: ``hypernetwork`` finetunes on top of its prediction; ``backbone`` without it (ablation "no hyper"), and
+            with 0 steps gives weights that change nothing: what the prompt alone draws, the zero of every comparison.
         rank: r > 1 of the LoRA that is finetuned; the adapter is of rank 1 + r.
         alpha: scale of its product: ``alpha / rank``; None takes the rank.
         mask: mask the diffusion loss where the identity has masks.
@@ -35,12 +36,6 @@ class PersonalizeConfig(TuneConfig):
     rank: Count = 4
     alpha: Rate | None = None
     mask: bool = False
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> PersonalizeConfig:
-        if self.start == "backbone" and not self.steps:
-            raise ValueError("with start 'backbone' and 0 steps nothing is personalized; change one of them")
-        return self
 
 
 class HyperDreamBoothConfig(MethodConfig):

@@ -26,7 +26,8 @@ from e4t_core.methods.hyperdreambooth.module import HyperDreamBoothModule
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What the hypernetwork says of one identity: plain LiDB weights, or None where it is not asked."""
+    """What the hypernetwork says of one identity: plain LiDB weights, or None where it is not asked and LoRA alone is
+    to be the adapter."""
 
     lidb_P: Tensor | None
     seconds: float
@@ -64,7 +65,7 @@ def personalize_all(
 def _predict(config: HyperDreamBoothConfig, module: HyperDreamBoothModule, identity: Identity) -> _Prediction:
     """One identity at a time, so that company in the batch does not change the last bits."""
     if config.personalize.start == "backbone":
-        return _Prediction(None, 0.0)
+        return _Prediction(None if config.personalize.steps else module.initial_P, 0.0)
     if identity.clip_tokens_NTD is None:
         raise DataError(
             f"'{identity.id}' has no patch tokens of its image, which the hypernetwork reads: set "
