@@ -28,7 +28,7 @@ def run(quick: bool) -> list[Figure]:
 def _drawing(domain: str, count: int) -> Figure:
     config = TinyWorldConfig(name="tiny_world", domain=domain, identities=count, images_per_identity=1)
     labels = [item.labels for item in TinyWorld(config).items()]
-    for label in labels[:10]:  # imports and caches
+    for label in labels[:60]:  # imports, and what is drawn once a process: sheets of brush strokes, a palette
         render(domain, 0, label["style"], label["scene"], 0, split="train", seed=0, size=64)
     times = []
     for number, label in enumerate(labels):
