@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
 
 
@@ -45,3 +46,12 @@ def latent_mask(masks_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
             "their loss; fix the masks, use stages.mask.missing=full, or turn the mask of the loss off"
         )
     return masks
+
+
+def draw_noise(backbone: Backbone, moments_B2Chw: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """``x0, eps, t``: samples (B, C, h, w) of the posterior, the noise, and diffusion steps (B,), uniform."""
+    batch, device = len(moments_B2Chw), backbone.device
+    shape = (batch, *backbone.latent_shape)
+    t_B = torch.randint(backbone.schedule.steps, (batch,), generator=rng, device=device)
+    posterior, eps = (torch.randn(shape, generator=rng, device=device) for _ in range(2))
+    return backbone.to_latent(moments_B2Chw.to(device), posterior), eps, t_B

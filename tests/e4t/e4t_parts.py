@@ -10,7 +10,7 @@ from torch import Tensor
 from e4t_core.backbones.base import Backbone
 from e4t_core.methods import Adapter, Identity, Method
 from e4t_core.methods.e4t import E4TModule, PersonalizeConfig
-from e4t_core.methods.e4t.objective import NoisyBatch, draw_noise, with_placeholder
+from e4t_core.methods.e4t.objective import NoisyBatch, noisy_batch, with_placeholder
 from e4t_core.sampling import SamplerConfig, sample
 from tests.e4t.conftest import CLIP_DIMS, batch_of, rng
 
@@ -36,7 +36,7 @@ def noisy(backbone: Backbone, size: int = 4, masked: bool = False) -> NoisyBatch
     batch = batch_of(backbone, size)
     mask = torch.rand(size, 1, *backbone.latent_shape[1:], generator=rng(5)) if masked else None
     prompts = with_placeholder(backbone, batch["templates"])
-    return draw_noise(backbone, batch["latent_moments"], prompts, batch["clip_cls"], mask, rng(6))
+    return noisy_batch(backbone, batch["latent_moments"], prompts, batch["clip_cls"], mask, rng(6))
 
 
 def draw(method: Method, module: E4TModule, backbone: Backbone, adapter: Adapter, identity: Identity) -> Tensor:

@@ -16,7 +16,7 @@ from e4t_core.errors import DataError, UserError
 from e4t_core.methods import Adapter, Identity, Method
 from e4t_core.methods.e4t import E4TModule, PersonalizeConfig, personalization
 from e4t_core.methods.e4t.adapter import applied
-from e4t_core.methods.e4t.objective import NoisyBatch, draw_noise, objective
+from e4t_core.methods.e4t.objective import NoisyBatch, noisy_batch, objective
 from tests.e4t.conftest import CLIP_DIMS, RESOLUTION, assert_same, identity_of, rng, snapshot
 from tests.e4t.e4t_parts import QKV, draw, noisy, pretrained, short
 
@@ -29,7 +29,7 @@ def diffusion_error(method: Method, module: E4TModule, backbone: Backbone, adapt
     levels, g = 12, rng(77)
     moments = backbone.to_moments(one.images_N3HW[:1]).expand(levels, -1, -1, -1)
     prompts = [f"a photo of {backbone.placeholder}"] * levels
-    batch = draw_noise(backbone, moments, prompts, one.clip_cls_NLD[:1].expand(levels, -1, -1), None, g)
+    batch = noisy_batch(backbone, moments, prompts, one.clip_cls_NLD[:1].expand(levels, -1, -1), None, g)
     with torch.no_grad(), applied(module, backbone, adapter, one.clip_cls_NLD[0]):
         module.offsets.condition(batch.cls)
         return float(objective(method.config, module, backbone, batch, 0.0).total)

@@ -12,9 +12,8 @@ from e4t_core.adapters.low_rank import merged
 from e4t_core.backbones.base import Backbone
 from e4t_core.config import validate
 from e4t_core.errors import CheckpointMismatch, DataError, UsageError
-from e4t_core.losses import diffusion_loss
+from e4t_core.losses import diffusion_loss, draw_noise
 from e4t_core.methods.hyperdreambooth import HyperDreamBooth, HyperDreamBoothConfig, HyperDreamBoothModule
-from e4t_core.methods.hyperdreambooth.objective import draw_noise
 from e4t_core.record import Record
 from e4t_core.storage import Store
 from e4t_core.training import TrainConfig, load_module, save_module, train

@@ -16,7 +16,7 @@ from e4t_core.methods.base import Adapter, Conditioning, Identity, Losses, Metho
 from e4t_core.methods.e4t.conditioning import E4TConditioning
 from e4t_core.methods.e4t.config import E4TConfig
 from e4t_core.methods.e4t.module import E4TModule
-from e4t_core.methods.e4t.objective import draw_noise, objective, with_placeholder
+from e4t_core.methods.e4t.objective import noisy_batch, objective, with_placeholder
 from e4t_core.methods.e4t.personalization import image_index, personalize_one
 from e4t_core.record import Record
 from e4t_core.storage import Store
@@ -50,7 +50,7 @@ class E4T(Method):
         """
         prompts = with_placeholder(backbone, self._templates(batch, backbone, rng))
         mask = latent_mask(batch["masks"], backbone.latent_shape[1:]) if self.config.mask else None
-        noisy = draw_noise(backbone, batch["latent_moments"], prompts, batch["clip_cls"], mask, rng)
+        noisy = noisy_batch(backbone, batch["latent_moments"], prompts, batch["clip_cls"], mask, rng)
         return objective(self.config, cast(E4TModule, module), backbone, noisy, self.config.reg_weight)
 
     def _templates(self, batch: Mapping[str, Any], backbone: Backbone, rng: torch.Generator) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
-from e4t_core.losses import diffusion_loss, embedding_l2
+from e4t_core.losses import diffusion_loss, draw_noise, embedding_l2
 from e4t_core.methods.base import Losses
 from e4t_core.methods.e4t.config import E4TConfig
 from e4t_core.methods.e4t.module import E4TModule
@@ -42,7 +42,7 @@ class NoisyBatch:
         return [replace(self, mask=m, **{f: p[i] for f, p in parts.items()}) for i, m in enumerate(masks)]
 
 
-def draw_noise(
+def noisy_batch(
     backbone: Backbone,
     moments_B2Chw: Tensor,
     prompts: Sequence[str],
@@ -50,14 +50,10 @@ def draw_noise(
     mask_B1hw: Tensor | None,
     rng: torch.Generator,
 ) -> NoisyBatch:
-    """Sample the posterior, the diffusion step (uniform) and the noise of every sample from ``rng``."""
-    batch, device = len(prompts), backbone.device
-    shape = (batch, *backbone.latent_shape)
-    t_B = torch.randint(backbone.schedule.steps, (batch,), generator=rng, device=device)
-    posterior, eps = (torch.randn(shape, generator=rng, device=device) for _ in range(2))
-    x0 = backbone.to_latent(moments_B2Chw.to(device), posterior)
-    ids = backbone.tokenize(prompts).to(device)
-    return NoisyBatch(x0, eps, t_B, ids, cls_BLD.to(device), mask_B1hw)
+    """Samples with what :func:`~e4t_core.losses.draw_noise` draws from ``rng``."""
+    x0, eps, t_B = draw_noise(backbone, moments_B2Chw, rng)
+    ids = backbone.tokenize(prompts).to(backbone.device)
+    return NoisyBatch(x0, eps, t_B, ids, cls_BLD.to(backbone.device), mask_B1hw)
 
 
 def with_placeholder(backbone: Backbone, templates: Sequence[str]) -> list[str]:

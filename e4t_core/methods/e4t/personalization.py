@@ -18,7 +18,7 @@ from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.e4t.adapter import changes, reference
 from e4t_core.methods.e4t.config import E4TConfig
 from e4t_core.methods.e4t.module import E4TModule
-from e4t_core.methods.e4t.objective import NoisyBatch, draw_noise, objective, with_placeholder
+from e4t_core.methods.e4t.objective import NoisyBatch, noisy_batch, objective, with_placeholder
 
 
 def personalize_one(config: E4TConfig, module: E4TModule, backbone: Backbone, identity: Identity) -> Adapter:
@@ -81,7 +81,7 @@ class _Samples:
         prompts = [self.templates[i] for i in chosen]
         mask = None if self.mask_11hw is None else self.mask_11hw.expand(n, -1, -1, -1)
         moments, cls = self.moments_12Chw.expand(n, -1, -1, -1), self.cls_1LD.expand(n, -1, -1)
-        return draw_noise(self.backbone, moments, prompts, cls, mask, self.rng)
+        return noisy_batch(self.backbone, moments, prompts, cls, mask, self.rng)
 
 
 def _tune(

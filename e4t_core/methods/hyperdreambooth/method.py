@@ -14,13 +14,13 @@ from e4t_core.adapters.lidb_file import save_lidb
 from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError, UsageError, nearest
-from e4t_core.losses import latent_mask
+from e4t_core.losses import draw_noise, latent_mask
 from e4t_core.methods.base import Adapter, Conditioning, Identity, Losses, Method
 from e4t_core.methods.hyperdreambooth.adapter import check_backbone, layers, lidb_alone
 from e4t_core.methods.hyperdreambooth.conditioning import LowRankConditioning
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 from e4t_core.methods.hyperdreambooth.module import HyperDreamBoothModule
-from e4t_core.methods.hyperdreambooth.objective import NoisyBatch, draw_noise, objective, targets_of
+from e4t_core.methods.hyperdreambooth.objective import NoisyBatch, objective, targets_of
 from e4t_core.methods.hyperdreambooth.personalization import personalize_all
 from e4t_core.record import Record
 from e4t_core.storage import Store

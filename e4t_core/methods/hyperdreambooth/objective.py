@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
@@ -37,15 +36,6 @@ class NoisyBatch:
     tokens: Tensor
     target: Tensor | None = None
     mask: Tensor | None = None
-
-
-def draw_noise(backbone: Backbone, moments_B2Chw: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """``x0, eps, t``: the posterior's sample, the noise and the diffusion step (uniform) of every image."""
-    batch, device = len(moments_B2Chw), backbone.device
-    shape = (batch, *backbone.latent_shape)
-    t_B = torch.randint(backbone.schedule.steps, (batch,), generator=rng, device=device)
-    posterior, eps = (torch.randn(shape, generator=rng, device=device) for _ in range(2))
-    return backbone.to_latent(moments_B2Chw.to(device), posterior), eps, t_B
 
 
 def objective(
