@@ -76,7 +76,8 @@ def test_ablations_leave_a_part_out(backbone: Backbone, make_method: Make) -> No
     assert "lidb" not in adapter.tensors
     assert {one.up.shape[2] for one in none.low_rank_layers(adapter, backbone).values()} == {2}
     zero, _ = ready(make_method, backbone, start="backbone", steps=0)
-    adapter = zero.personalize(module, backbone, [blind])[0]
+    adapter, other = zero.personalize(module, backbone, [blind, replace(blind, id="bob")])
+    assert adapter.tensors["lidb"].data_ptr() != other.tensors["lidb"].data_ptr()  # safetensors writes no shared memory
     assert not any(one.matrix().any() for one in zero.low_rank_layers(adapter, backbone).values())
     both, _ = ready(make_method, backbone)
     with pytest.raises(DataError, match=r"'ann' has no patch tokens.*stages\.clip\.tokens=true"):

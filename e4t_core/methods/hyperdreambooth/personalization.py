@@ -65,7 +65,7 @@ def personalize_all(
 def _predict(config: HyperDreamBoothConfig, module: HyperDreamBoothModule, identity: Identity) -> _Prediction:
     """One identity at a time, so that company in the batch does not change the last bits."""
     if config.personalize.start == "backbone":
-        return _Prediction(None if config.personalize.steps else module.initial_P, 0.0)
+        return _Prediction(None if config.personalize.steps else module.initial_P.clone(), 0.0)
     if identity.clip_tokens_NTD is None:
         raise DataError(
             f"'{identity.id}' has no patch tokens of its image, which the hypernetwork reads: set "
