@@ -210,10 +210,12 @@ IMAGE_ROWS = pa.schema(
         ("peak_memory_bytes", pa.int64()),
         ("bytes_adapter", pa.int64()),
         ("embedding_norm_json", pa.string()),
+        ("near", pa.string()),
         ("input_key", pa.string()),
     ]
 )
-"""Columns of an image set's index; ``offset``, ``size`` and ``crc32`` are of the image's member in its unit's tar."""
+"""Columns of an image set's index; ``offset``, ``size`` and ``crc32`` are of the image's member in its unit's tar;
+``near`` are the words that a method's adapter says its concept is near to, nearest first."""
 
 
 class ImageSet:

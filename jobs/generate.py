@@ -241,6 +241,7 @@ class Generator:
             "seconds_setup": facts["seconds_setup"],
             "peak_memory_bytes": facts["peak_memory_bytes"],
             "bytes_adapter": facts["bytes"],
+            "near": ", ".join(json.loads(facts["meta_json"]).get("near", ())) or None,
             "input_key": facts["input_key"],
         }
 

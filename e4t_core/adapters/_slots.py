@@ -24,6 +24,7 @@ class Slots:
         seeds_K: see :func:`e4t_core.adapters.streams.as_seeds`.
         steps_K: optimizer steps taken, int64.
         flat_KP: weights.
+        start_KP: weights before the first step.
         good_KP: the last weights with which loss and gradient were finite.
         mean_KP, square_KP: AdamW's moments.
         diverged_K: the step at which loss or gradient was not finite, -1 while they are.
@@ -33,6 +34,7 @@ class Slots:
     seeds_K: Tensor
     steps_K: Tensor
     flat_KP: Tensor
+    start_KP: Tensor
     good_KP: Tensor
     mean_KP: Tensor
     square_KP: Tensor
@@ -44,8 +46,9 @@ class Slots:
         """Before the first of ``steps`` steps."""
         zeros_K, zeros_KP = torch.zeros_like(seeds_K), torch.zeros_like(flat_KP)
         losses_KS = flat_KP.new_zeros(len(flat_KP), steps)
+        starts = (flat_KP.clone(), flat_KP.clone())
         return cls(
-            seeds_K, zeros_K, flat_KP, flat_KP.clone(), zeros_KP, zeros_KP.clone(), zeros_K - 1, losses_KS
+            seeds_K, zeros_K, flat_KP, *starts, zeros_KP, zeros_KP.clone(), zeros_K - 1, losses_KS
         )  # fmt: skip
 
     def __len__(self) -> int:

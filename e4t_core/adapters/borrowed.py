@@ -50,3 +50,15 @@ def shifted(parameters: Mapping[str, nn.Parameter], deltas: Mapping[str, Tensor]
     finally:
         for name, old in before.items():
             parameters[name].data = old
+
+
+@contextlib.contextmanager
+def away(module: nn.Module) -> Iterator[None]:
+    """Inside, a module that is not needed lies in the host's memory and takes none of its device's; outside it is back,
+    the same parameters with the same bits."""
+    home = next(module.parameters()).device
+    module.to("cpu")
+    try:
+        yield
+    finally:
+        module.to(home)

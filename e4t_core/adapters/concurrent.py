@@ -7,6 +7,7 @@ optimizer, learning rate and stopping are each identity's own. Who is ready leav
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ def tune(
     subjects: Iterable[Subject],
     config: TuneConfig,
     fitting: Fitting | None = None,
+    pull_P: Tensor | None = None,
 ) -> Iterator[Tuned]:
     """Tune every subject; results come as they are ready, in any order.
 
@@ -55,13 +57,15 @@ def tune(
         subjects: read one at a time, when there is room for another.
         config: the recipe section.
         fitting: from :func:`tuning_fit`; keep it from call to call, and what memory did not hold is not tried again.
+        pull_P: weights of ``sum_p pull_p (theta_p - start_p)^2``, which holds an identity's numbers near those that it
+            starts from. It acts on what is minimized; the losses that are told are without it. None: nothing pulls.
 
     Raises:
         MemoryError: one identity alone does not fit.
         DataError, CheckpointMismatch: a subject's tensors do not fit the backbone or the tunable.
     """
     waiting = iter(subjects)
-    run = _Tuning(backbone, tunable, config, fitting or tuning_fit())
+    run = _Tuning(backbone, tunable, config, fitting or tuning_fit(), pull_P)
     while True:
         fresh = list(islice(waiting, config.identities - len(run.seats)))
         if fresh:
@@ -97,9 +101,12 @@ class _Seat:
 class _Tuning:
     """The identities that are being tuned now. ``seats`` and the rows of ``slots`` are in one order."""
 
-    def __init__(self, backbone: Backbone, tunable: Tunable, config: TuneConfig, fitting: Fitting) -> None:
+    def __init__(
+        self, backbone: Backbone, tunable: Tunable, config: TuneConfig, fitting: Fitting, pull_P: Tensor | None
+    ) -> None:
         self.backbone, self.tunable, self.config, self.fitting = backbone, tunable, config, fitting
         self.device = backbone.device
+        self.pull_P = None if pull_P is None else pull_P.to(self.device)
         self.optimizer = AdamW(config, self.device)
         self.seats: list[_Seat] = []
         self.slots: Slots
@@ -184,37 +191,52 @@ class _Tuning:
         started = time.perf_counter()
 
         def gradients(rows: slice) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
+            with torch.enable_grad(), contextlib.ExitStack() as scope:
                 leaf_KP = self.slots.flat_KP[rows].detach().requires_grad_()
-                loss_K = self._losses(leaf_KP, rows, self.config.samples, probe=False)
+                loss_K = self._losses(leaf_KP, rows, self.config.samples, scope, probe=False)
                 (grad_KP,) = torch.autograd.grad(loss_K.sum(), leaf_KP)
             return loss_K.detach(), grad_KP
 
         parts = self.fitting(len(self.seats), gradients)
         loss_K, grad_KP = (torch.cat(list(tensors)) for tensors in zip(*parts, strict=True))
+        if self.pull_P is not None:
+            grad_KP = grad_KP + 2 * self.pull_P * (self.slots.flat_KP - self.slots.start_KP)
         self.optimizer.step(self.slots, loss_K, grad_KP)
         share = (time.perf_counter() - started) / len(self.seats)
         for seat in self.seats:
             seat.steps += 1
             seat.seconds += share
 
-    def _losses(self, flat_KP: Tensor, rows: Rows, count: int, *, probe: bool) -> Tensor:
-        """(K,) each identity's mean over ``count`` samples, with the weights ``flat_KP`` of the identities ``rows``."""
+    def _losses(self, flat_KP: Tensor, rows: Rows, count: int, scope: contextlib.ExitStack, *, probe: bool) -> Tensor:
+        """(K,) each identity's mean over ``count`` samples, with the weights ``flat_KP`` of the identities ``rows``.
+        They are on until ``scope`` ends, because a backward pass computes checkpointed layers again."""
         samples = self.pool.draw(self.slots, rows, count, probe=probe)
         schedule = self.backbone.schedule
         constants = {name: t[rows] for name, t in self.constants.items()}
-        with self._precision(), self.tunable.on(flat_KP, constants):
-            text_BTD = self._text_states(flat_KP, rows, samples, count)
+        with self._precision():
+            scope.enter_context(self.tunable.on(flat_KP, constants))
+            text_BTD = self._texts(flat_KP, constants, rows, samples, count)
             x_t = schedule.add_noise(samples.x0, samples.eps, samples.t)
             prediction = self.backbone.denoise(x_t, samples.t, text_BTD)
         target = schedule.target(samples.x0, samples.eps, samples.t)
         return diffusion_loss(prediction, target, samples.mask).view(-1, count).mean(1)
 
-    def _text_states(self, flat_KP: Tensor, rows: Rows, samples: Samples, count: int) -> Tensor:
-        """(B, T, D). An only prompt is encoded once for all samples of its identity."""
+    def _texts(
+        self, flat_KP: Tensor, constants: Mapping[str, Tensor], rows: Rows, samples: Samples, count: int
+    ) -> Tensor:
+        """(B, T, D), or (2B, T, D) with the tunable's second text of each sample behind the first."""
         if not self.tunable.in_text:
             return self.pool.prompts.items[samples.prompt]
-        spliced_KD = self.tunable.spliced(flat_KP)
+        first_BTD = self._text_states(self.tunable.spliced(flat_KP), rows, samples, count)
+        companions_KD = self.tunable.companions(constants)
+        if companions_KD is None:
+            return first_BTD
+        with torch.no_grad():
+            second_BTD = self._text_states(companions_KD, rows, samples, count)
+        return torch.cat([first_BTD, second_BTD])
+
+    def _text_states(self, spliced_KD: Tensor | None, rows: Rows, samples: Samples, count: int) -> Tensor:
+        """(B, T, D). An only prompt is encoded once for all samples of its identity."""
         if self.pool.one_prompt:
             text_KTD = self.backbone.encode_text(self.pool.prompt_of(rows), spliced_KD)
             return text_KTD if count == 1 else text_KTD.repeat_interleave(count, dim=0)
@@ -227,7 +249,8 @@ class _Tuning:
 
         def measured(part: slice) -> Tensor:
             index = rows_of(rows[part], self.device)
-            return self._losses(flat_KP[index], index, self.config.probe, probe=True)
+            with contextlib.ExitStack() as scope:
+                return self._losses(flat_KP[index], index, self.config.probe, scope, probe=True)
 
         found: list[float] = torch.cat(self.fitting(len(rows), measured)).tolist()
         return found

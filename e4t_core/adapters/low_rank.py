@@ -56,7 +56,7 @@ def merged(projections: Mapping[str, Projection], weights: Mapping[str, LowRank]
 
 @contextlib.contextmanager
 def low_rank_per_sample(
-    projections: Mapping[str, Projection], weights: Mapping[str, LowRank], which_B: Tensor
+    projections: Mapping[str, Projection], weights: Mapping[str, LowRank], which_B: Tensor, parts: int = 1
 ) -> Iterator[None]:
     """Inside, sample i of every batch of B computes the named layers with the weights of identity ``which_B[i]``.
 
@@ -67,17 +67,20 @@ def low_rank_per_sample(
         projections: layers by name; those that ``weights`` does not name stay as they are.
         weights: by the layer's name.
         which_B: (B,) int64, rows of the K identities.
+        parts: every batch is so many equal parts, of which the first computes with the weights.
     """
 
     def term(x: Tensor, out: Tensor, one: LowRank) -> Tensor:
         return out + per_sample_term(x, one, which_B)
 
-    with _hooked(projections, weights, term):
+    with _hooked(projections, weights, term, parts):
         yield
 
 
 @contextlib.contextmanager
-def low_rank_in_runs(projections: Mapping[str, Projection], weights: Mapping[str, LowRank]) -> Iterator[None]:
+def low_rank_in_runs(
+    projections: Mapping[str, Projection], weights: Mapping[str, LowRank], parts: int = 1
+) -> Iterator[None]:
     """Inside, every batch holds as many samples of each of the K identities, those of the first identity first.
 
     The fast form for training: no factor is copied for a sample, and each layer takes two batched products.
@@ -85,8 +88,9 @@ def low_rank_in_runs(projections: Mapping[str, Projection], weights: Mapping[str
     Args:
         projections: layers by name; those that ``weights`` does not name stay as they are.
         weights: by the layer's name, best in the precision that the layer's output has.
+        parts: every batch is so many equal parts, of which the first computes with the weights and is laid out so.
     """
-    with _hooked(projections, weights, _add_in_runs):
+    with _hooked(projections, weights, _add_in_runs, parts):
         yield
 
 
@@ -104,12 +108,16 @@ def _hooked(
     projections: Mapping[str, Projection],
     weights: Mapping[str, LowRank],
     term: Callable[[Tensor, Tensor, LowRank], Tensor],
+    parts: int,
 ) -> Iterator[None]:
-    """Inside, the named layers give ``term(x, out, weights[name])``."""
+    """Inside, the named layers give ``term(x, out, weights[name])`` on the first of ``parts`` of each batch."""
 
     def hook_for(name: str) -> Callable[[Any, tuple[Tensor], Tensor], Tensor]:
         def hook(layer: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-            return term(inputs[0], out, weights[name])
+            if parts == 1:
+                return term(inputs[0], out, weights[name])
+            count = len(out) // parts
+            return torch.cat([term(inputs[0][:count], out[:count], weights[name]), out[count:]])
 
         return hook
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-INITIAL, TIME, POSTERIOR, NOISE, IMAGE, PROMPT = range(6)
+INITIAL, TIME, POSTERIOR, NOISE, IMAGE, PROMPT, PREDICTED_POSTERIOR, PREDICTED_NOISE = range(8)
 """What numbers are for: another purpose, other numbers."""
 PROBE = 16
 """Added to a stream's number: the same purpose in measuring instead of in training."""

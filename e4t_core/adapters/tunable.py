@@ -68,6 +68,11 @@ class Tunable(ABC):
         """(K, D) embeddings in place of the placeholder's, for :meth:`Backbone.encode_text`; None: there are none."""
         return None
 
+    def companions(self, constants: Mapping[str, Tensor]) -> Tensor | None:
+        """(K, D) embeddings in place of the placeholder's in a second text of every prompt, which takes no gradients;
+        :meth:`Backbone.denoise` gets its (B, T, D) states behind those of the first. None: there is no second."""
+        return None
+
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """(K, P) of tensors (K, *shape).
 
@@ -104,6 +109,8 @@ class LowRankTunable(Tunable):
     """
 
     projections: Mapping[str, Projection]
+    parts: int = 1
+    """Every batch is so many equal parts, of which the first computes with the weights."""
 
     @abstractmethod
     def low_rank(
@@ -122,9 +129,9 @@ class LowRankTunable(Tunable):
         """See :meth:`Tunable.on`."""
         weights = self.low_rank(flat_KP, constants, self._compute_type(flat_KP.device.type))
         if which_B is None:
-            inside = low_rank_in_runs(self.projections, weights)
+            inside = low_rank_in_runs(self.projections, weights, self.parts)
         else:
-            inside = low_rank_per_sample(self.projections, weights, which_B)
+            inside = low_rank_per_sample(self.projections, weights, which_B, self.parts)
         with inside:
             yield
 
@@ -175,12 +182,18 @@ class LoRAWeights(LowRankTunable):
         base_rank: rank of a frozen change that identities bring as constants ``<layer>.up`` (M, base_rank) and
             ``<layer>.down`` (base_rank, N); it is added to the trained one, not scaled, and the whole has the exact
             rank ``base_rank + rank``. 0: there is none.
+        parts: see :attr:`LowRankTunable.parts`.
     """
 
     def __init__(
-        self, projections: Mapping[str, Projection], rank: int, alpha: float | None = None, base_rank: int = 0
+        self,
+        projections: Mapping[str, Projection],
+        rank: int,
+        alpha: float | None = None,
+        base_rank: int = 0,
+        parts: int = 1,
     ) -> None:
-        self.projections, self.rank = dict(projections), rank
+        self.projections, self.rank, self.parts = dict(projections), rank, parts
         self.scale = 1.0 if alpha is None else alpha / rank
         self.shapes = self._layer_shapes(rank)
         self.constant_shapes = self._layer_shapes(base_rank) if base_rank else {}
@@ -234,7 +247,8 @@ class TokenWeights(Tunable):
     in_text = True
 
     def __init__(self, backbone: Backbone, word: str) -> None:
-        self.start_D = backbone.token_embedding(word).detach().float().cpu()
+        start_D = backbone.token_embedding(word).detach().float()
+        self.start_D = start_D if start_D.is_meta else start_D.cpu()
         self.shapes = {"token": tuple(self.start_D.shape)}
 
     def initial(self, seeds: Sequence[int]) -> dict[str, Tensor]:

@@ -7,10 +7,11 @@ from typing import Literal
 
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import Attention, FeedForward
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 from transformers.models.clip.modeling_clip import CLIPAttention
 
-from e4t_core.backbones.base import Projection, Role
+from e4t_core.backbones.base import Projection, Role, Site
 
 _UNET_ATTENTION: tuple[tuple[Role, str], ...] = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("out", "to_out.0"))
 _TEXT_ATTENTION: tuple[tuple[Role, str], ...] = (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("out", "out_proj"))
@@ -36,6 +37,14 @@ def _unet_projection(
 ) -> Projection:
     location = _LOCATIONS[name.split(".")[0]]
     return Projection(f"unet.{name}.{path}", _linear(module, path), role, attention, "unet", location)
+
+
+def attention_sites(unet: nn.Module, per: Site) -> Iterator[tuple[str, nn.Module]]:
+    """Attention layers, or the transformers that hold them, in module order, found by class."""
+    kind = Attention if per == "attention" else Transformer2DModel
+    for name, module in unet.named_modules():
+        if isinstance(module, kind):
+            yield f"unet.{name}", module
 
 
 def text_projections(text_encoder: nn.Module) -> Iterator[Projection]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 Role = Literal["q", "k", "v", "out", "geglu", "ff_out"]
 Attention = Literal["self", "cross", "none"]
+Site = Literal["attention", "block"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Backbone(nn.Module):
     max_tokens: int
     placeholder: str
     placeholder_id: int
+    special_ids: tuple[int, ...]
+    """Rows of :attr:`token_table` that are no words: begin, end, padding and, where it has a row, the placeholder."""
 
     @property
     @abstractmethod
@@ -95,6 +98,14 @@ class Backbone(nn.Module):
         self, roles: Sequence[Role] = ("q", "k", "v"), networks: Sequence[str] = ("unet",)
     ) -> dict[str, Projection]:
         """Adaptable layers by stable name, in module order."""
+
+    @abstractmethod
+    def attention_sites(self, per: Site) -> dict[str, nn.Module]:
+        """The denoiser's attention layers by stable name, or the transformer blocks around them, in module order.
+
+        Each is called with the feature map f, (B, N, D) or (B, D, h, w), as its first argument and the text states, if
+        it reads them, as the keyword ``encoder_hidden_states``; it gives the new feature map, alone or in a tuple.
+        """
 
     @abstractmethod
     def denoiser_parameters(self) -> dict[str, nn.Parameter]:
@@ -115,6 +126,10 @@ class Backbone(nn.Module):
         """(V, D) input embedding table of the text encoder."""
 
     @abstractmethod
+    def token_words(self, ids: Sequence[int]) -> list[str]:
+        """What tokens say, for people to read: a word, or a piece of one."""
+
+    @abstractmethod
     def encode_text(self, ids_BT: Tensor, spliced_BD: Tensor | None = None) -> Tensor:
         """(B, T, D) text states. Rows of the token embeddings where ``ids == placeholder_id`` are replaced by
         ``spliced_BD`` of their sample; no table is edited, so one batch may carry many concepts. Gradients flow
@@ -124,6 +139,11 @@ class Backbone(nn.Module):
     def features(self, x_t_BChw: Tensor, t_B: Tensor, *, grad: bool = False) -> Tensor:
         """(B, F) mean-pooled outputs of conv_in, each down block layer and the mid block under the empty prompt
         (E4T section 3.1). The up blocks do not run."""
+
+    @abstractmethod
+    def mid_features(self, x_t_BChw: Tensor, t_B: Tensor) -> Tensor:
+        """(B, F_mid, h', w') output of the mid block under the empty prompt, without gradients; its channels F_mid are
+        the last of :attr:`feature_dims`. The up blocks do not run."""
 
     @abstractmethod
     def denoise(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor) -> Tensor:

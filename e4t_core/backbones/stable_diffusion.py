@@ -17,10 +17,10 @@ from transformers import CLIPTokenizer
 from e4t_core.adapters.token_splice import token_splice
 from e4t_core.backbones import _layout, _parts
 from e4t_core.backbones._locate import model_folder
-from e4t_core.backbones._projections import stable_name, text_projections, unet_projections
+from e4t_core.backbones._projections import attention_sites, stable_name, text_projections, unet_projections
 from e4t_core.backbones.attention import FastestAttention
 from e4t_core.backbones.autoencoder import Autoencoder
-from e4t_core.backbones.base import Backbone, NoiseSchedule, Projection, Role
+from e4t_core.backbones.base import Backbone, NoiseSchedule, Projection, Role, Site
 from e4t_core.backbones.config import BackboneConfig
 from e4t_core.bundled import SCHEME
 from e4t_core.errors import UsageError, UserError
@@ -61,6 +61,7 @@ class StableDiffusionBackbone(Backbone):
         self.schedule = NoiseSchedule(scheduler.alphas_cumprod, scheduler.config.prediction_type)
         self.placeholder = placeholder
         self.placeholder_id = int(tokenizer.convert_tokens_to_ids(placeholder))
+        self.special_ids = _special_ids(tokenizer, self.placeholder_id, len(self.token_table))
         self.text_width = int(text_encoder.config.hidden_size)
         self.max_tokens = min(int(tokenizer.model_max_length), int(text_encoder.config.max_position_embeddings))
         self.latent_shape = self._latent_shape(resolution)
@@ -138,6 +139,9 @@ class StableDiffusionBackbone(Backbone):
             found += text_projections(self.text_encoder)
         return {p.name: p for p in found if p.role in roles}
 
+    def attention_sites(self, per: Site) -> dict[str, nn.Module]:
+        return dict(attention_sites(self.unet, per))
+
     def denoiser_parameters(self) -> dict[str, nn.Parameter]:
         named = ((stable_name(name), p) for name, p in self.unet.named_parameters())
         return {name: p for name, p in named if name in self._parameter_names}
@@ -168,6 +172,9 @@ class StableDiffusionBackbone(Backbone):
     def token_table(self) -> Tensor:
         return self.text_encoder.get_input_embeddings().weight
 
+    def token_words(self, ids: Sequence[int]) -> list[str]:
+        return [self.tokenizer.decode([int(i)]).strip() for i in ids]
+
     def encode_text(self, ids_BT: Tensor, spliced_BD: Tensor | None = None) -> Tensor:
         if spliced_BD is None:
             if (ids_BT == self.placeholder_id).any():
@@ -188,6 +195,10 @@ class StableDiffusionBackbone(Backbone):
             outputs = self._down_and_mid(x_t_BChw.to(self.dtype), t_B)
             pooled = [output.mean(dim=(2, 3), dtype=torch.float32) for output in outputs]
             return torch.cat(pooled, dim=1).to(x_t_BChw.dtype)
+
+    @torch.no_grad()
+    def mid_features(self, x_t_BChw: Tensor, t_B: Tensor) -> Tensor:
+        return self._down_and_mid(x_t_BChw.to(self.dtype), t_B)[-1].to(x_t_BChw.dtype)
 
     def _down_and_mid(self, x_BChw: Tensor, t_B: Tensor) -> list[Tensor]:
         """Outputs of conv_in, of every down block layer, and of the mid block, under the empty prompt."""
@@ -236,6 +247,10 @@ def _check_unet(unet: Any, vae: Any) -> None:
         raise UserError(
             f"this UNet takes {config.in_channels} channels; text-to-image with this VAE needs {latent_channels}"
         )
+
+
+def _special_ids(tokenizer: CLIPTokenizer, placeholder_id: int, rows: int) -> tuple[int, ...]:
+    return tuple(sorted(i for i in {*tokenizer.all_special_ids, placeholder_id} if i < rows))
 
 
 def _feature_dims(unet: Any) -> tuple[int, ...]:

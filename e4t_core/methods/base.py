@@ -33,6 +33,14 @@ class MethodConfig(Config):
     templates: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that pre-training gives one learning rate: ``rate`` times that of the recipe's section ``train``."""
+
+    parameters: Sequence[nn.Parameter]
+    rate: float = 1.0
+
+
 @dataclass
 class Losses:
     """Named scalar terms and their weighted sum. Each is a mean over samples of a per-sample value."""
@@ -130,6 +138,10 @@ class Method(ABC):
         self, module: nn.Module, backbone: Backbone, batch: Mapping[str, Any], rng: torch.Generator
     ) -> Losses:
         """One batch of the loader -> losses. ``rng`` (on the batch's device) is the only source of randomness."""
+
+    def parameter_groups(self, module: nn.Module) -> list[ParameterGroup]:
+        """Everything that is trained, each parameter once, with learning rates relative to ``train``'s."""
+        return [ParameterGroup([p for p in module.parameters() if p.requires_grad])]
 
     @contextlib.contextmanager
     def pretraining(self, module: nn.Module, backbone: Backbone) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import UserError
-from e4t_core.methods.base import Method
+from e4t_core.methods.base import Method, ParameterGroup
 from e4t_core.training.artifacts import fill, on_cpu
 from e4t_core.training.config import TrainConfig
 from e4t_core.training.state import TrainState
@@ -97,6 +97,16 @@ def noise_seed(seed: int, step: int, micro: int, rank: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def _in_order(module: nn.Module, groups: Sequence[ParameterGroup]) -> dict[str, nn.Parameter]:
+    """What is trained, by name, in the groups' order: the optimizer's own."""
+    names = {p: name for name, p in module.named_parameters() if p.requires_grad}
+    parameters = [p for group in groups for p in group.parameters]
+    if len(parameters) != len(names) or set(parameters) != set(names):
+        missing = [name for p, name in names.items() if p not in set(parameters)]
+        raise ValueError(f"parameter groups must hold every trained parameter once; {missing or 'some'} are not so")
+    return {names[p]: p for p in parameters}
+
+
 class _Run:
     """Optimizer, average and counters of one training run."""
 
@@ -113,10 +123,14 @@ class _Run:
     ) -> None:
         self.method, self.module, self.backbone, self.cfg = method, module, backbone, cfg
         self.seed, self.rank, self.world_size, self.all_reduce = seed, rank, world_size, all_reduce
-        self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        groups = method.parameter_groups(module)
+        self.named, self.rates = _in_order(module, groups), [group.rate for group in groups]
         lr = cfg.learning_rate(0, world_size)
         self.optimizer = torch.optim.AdamW(
-            self.named.values(), lr=lr, betas=cfg.betas, weight_decay=cfg.weight_decay, fused=True
+            [{"params": list(group.parameters), "lr": lr * group.rate} for group in groups],
+            betas=cfg.betas,
+            weight_decay=cfg.weight_decay,
+            fused=True,
         )
         self.ema = {n: p.detach().clone() for n, p in self.named.items()} if cfg.ema_decay is not None else None
         self.done = 0
@@ -124,8 +138,8 @@ class _Run:
     def step(self, batches: Batches) -> dict[str, float]:
         """One optimizer step; returns what is logged."""
         lr = self.cfg.learning_rate(self.done, self.world_size)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = lr * rate
         self.optimizer.zero_grad(set_to_none=True)
         terms = self._gradients(batches)
         norm = self._clip()

@@ -31,11 +31,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """One method's pictures of an identity, in prompt order."""
+    """One method's pictures of an identity, in prompt order.
+
+    Attributes:
+        note: what the method says of the identity; empty if nothing.
+    """
 
     label: str
     series: int
     scores: list[str]
+    note: str
     kinds: list[str]
     pictures: list[Picture]
 
@@ -116,7 +121,13 @@ def _strip(entry: Entry, name: str, rows: pd.DataFrame) -> Strip:
         if not column.endswith("_heldout")
     }
     scores = [f"{entry.scores[c]['title']} {words.number(None if v != v else float(v), 2)}" for c, v in means.items()]
-    return Strip(entry.label, entry.series, scores, first["kind"].to_list(), pictures)
+    return Strip(entry.label, entry.series, scores, _near(rows), first["kind"].to_list(), pictures)
+
+
+def _near(rows: pd.DataFrame) -> str:
+    """The words nearest to what the method learned, where it names any."""
+    known = rows["near"].dropna().to_list() if "near" in rows else []
+    return f"S* is near: {known[0]}" if known else ""
 
 
 def cover(person: Person, most: int = 5) -> list[Picture]:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from tests.benchmarks.measure import Figure, cpu_model
 
-BENCHES = ("ingest", "encode", "train_step", "from_shards", "attention", "tiny_world", "shards", "concurrent")
+BENCHES = (
+    "ingest", "encode", "train_step", "from_shards", "attention", "tiny_world", "shards", "concurrent", "tuning_memory",
+)  # fmt: skip
 
 
 def main() -> int:

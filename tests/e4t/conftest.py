@@ -15,7 +15,8 @@ from e4t_core.backbones.config import BackboneConfig
 from e4t_core.methods import METHODS, Identity, Method
 
 CLIP_DIMS = (3, 24)
-CLIP_TOKENS = 5
+CLIP_TOKENS = 9
+"""A square grid."""
 RESOLUTION = 32
 
 
@@ -64,6 +65,7 @@ def batch_of(backbone: Backbone, size: int, seed: int = 0) -> dict[str, Any]:
     """A loader's batch of noise images."""
     g, (channels, h, w) = rng(seed), backbone.latent_shape
     return {
+        "keys": [f"{i:032x}" for i in range(size)],
         "latent_moments": torch.randn(size, 2 * channels, h, w, generator=g),
         "clip_cls": torch.randn(size, *CLIP_DIMS, generator=g),
         "masks": (torch.rand(size, 1, RESOLUTION, RESOLUTION, generator=g) > 0.4).float(),

@@ -181,6 +181,7 @@ def _identity(
                     "embedding_norm_json": json.dumps(
                         [1 + number / 900 + 0.6 * (s / max(norms, 1)) ** 2 for s in range(norms)]
                     ),
+                    "near": None if norms else "corgi, fox, puppy",
                     "input_key": sample_key(f"{who}/0"),
                 }
             )

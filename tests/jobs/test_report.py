@@ -295,6 +295,13 @@ def test_plots_show_each_method(both: str, single: str) -> None:
 # --- the job
 
 
+def test_the_words_that_a_concept_is_near_to_stand_with_its_pictures(both: str, single: str) -> None:
+    """Where a method names them: the second does, of each of its people, and the first does not."""
+    for page, times in ((both, 5), (single, 0)):
+        notes = [p.text for p in section(page, "gallery").all("p", cls="caption") if p.text.startswith("S*")]
+        assert notes == ["S* is near: corgi, fox, puppy"] * times
+
+
 def test_the_gallery_has_a_limit(bench: Path, tmp_path: Path) -> None:
     assert report(bench, tmp_path, "first", more=("--identities", "3")) == 0
     gallery_section = section((tmp_path / "report.html").read_text(), "gallery")

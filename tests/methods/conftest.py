@@ -14,6 +14,7 @@ from tests.e4t.conftest import backbone, backbone_untouched
 __all__ = ["backbone", "backbone_untouched"]
 
 SMALL: dict[str, dict[str, Any]] = {
+    "domain_agnostic": {"width": 16, "hyper_width": 8, "rank": 2},
     "hyperdreambooth": {"width": 16, "heads": 2, "iterations": 2, "lidb": LiDBConfig(a=4, b=3)},
 }
 """Sizes of the networks that a method would build large; a method that is not here is built as it comes."""
