@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -17,6 +17,16 @@ class Config(pydantic.BaseModel):
     """Base of every recipe section: immutable, closed to unknown keys, no silent type changes."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came after there were recipes without them. At their defaults they enter no dump, so that hashes,
+    fingerprints and checkpoints from before stay good."""
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_later(self, whole: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {name: type(self).model_fields[name].default for name in self.later}
+        found: dict[str, Any] = whole(self)
+        return {k: v for k, v in found.items() if k not in defaults or getattr(self, k) != defaults[k]}
 
     def dump(self) -> dict[str, Any]:
         """Plain JSON types, ready for :func:`e4t_core.record.fingerprint`."""

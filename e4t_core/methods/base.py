@@ -41,6 +41,21 @@ class ParameterGroup:
     rate: float = 1.0
 
 
+@dataclass(frozen=True)
+class References:
+    """What pre-training reads of another image of each sample's identity. Which one is drawn by the recipe's seed and
+    the sample's place in the order; a sample without another is its own.
+
+    Attributes:
+        columns: shard columns; a batch has their entries under names that begin with ``reference_``.
+        nearest: of a sample without identity label, the one whose face embedding (column ``identity``) is nearest is of
+            the same identity if their cosine is at least this; None leaves such samples to themselves.
+    """
+
+    columns: tuple[str, ...]
+    nearest: float | None = None
+
+
 @dataclass
 class Losses:
     """Named scalar terms and their weighted sum. Each is a mean over samples of a per-sample value."""
@@ -113,6 +128,14 @@ class Conditioning:
         """The network's prediction under these text states; called with a doubled batch for guidance."""
         return self.backbone.denoise(x_t_BChw, t_B, text_BTD)
 
+    has_object: ClassVar[bool] = False
+    """Whether there is a condition beside the text, which guidance weighs by itself; the sampler then calls
+    :meth:`denoise_seeing` in place of :meth:`denoise`."""
+
+    def denoise_seeing(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor, seeing_B: Tensor) -> Tensor:
+        """The same, where only the samples that are True in ``seeing_B`` are given the object."""
+        raise NotImplementedError(f"{type(self).__name__} has no object")
+
 
 class Method(ABC):
     """A personalization method. The constructor stores its configuration."""
@@ -121,8 +144,12 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]]
     columns: tuple[str, ...]
     """Shard columns that pre-training reads; a constructor may extend its class's by configuration."""
+    references: References | None = None
+    """What pre-training reads of another image of each sample's identity; a constructor may set it."""
     pretrains: ClassVar[bool] = True
     """False for methods that start from the backbone alone: they have no ``pretrain`` job and no checkpoint."""
+    tunes: ClassVar[bool] = True
+    """False for methods whose personalization is a prediction, without any optimizer step."""
     formats: ClassVar[tuple[str, ...]] = ("native",)
     """What :meth:`export` writes. LoRA files for other programs come from :meth:`low_rank_layers` instead."""
 
