@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from e4t_core.errors import CheckpointMismatch, DataError, UsageError
-from e4t_core.images import decode_image, decode_mask
-from e4t_core.schema import Sample, decode_array, decode_json, image_member
+from e4t_core.methods.base import References
+from e4t_core.schema import Sample
 from e4t_core.storage import Store
+from pipelines.collate import collate as collate
 from pipelines.order import Order, Shared, Shuffled
+from pipelines.references import Partners
 from pipelines.shards.manifest import load_index, load_manifest
 from pipelines.shards.reading import Located, read_samples
 from pipelines.shards.tar import Span
@@ -130,67 +131,6 @@ class ShardDataset:
                 )
 
 
-def collate(samples: Sequence[Sample], columns: Sequence[str]) -> dict[str, Any]:
-    """Stack samples into one batch.
-
-    Returns:
-        Lists ``keys``, ``ids``, ``identities``; with ``caption``: lists ``texts``, ``templates``; with ``latent``:
-        ``latent_moments`` (B, 2C, h, w); with ``clip``: ``clip_cls`` (B, L, D) and, if stored, ``clip_tokens``
-        (B, T, D); with ``identity``: ``identity_embeddings`` (B, E); with ``mask``: ``masks`` (B, 1, H, W) in [0, 1];
-        with ``lidb``: ``lidb`` (B, P); with ``ingest``: ``images`` (B, 3, H, W) in [-1, 1]. All tensors are float32.
-
-    Raises:
-        DataError: a member is missing, unreadable, or of another size than its neighbours.
-    """
-    batch: dict[str, Any] = {
-        "keys": [s["__key__"] for s in samples],
-        "ids": [s["__id__"] for s in samples],
-        "identities": [s["__identity__"] for s in samples],
-    }
-    if "caption" in columns:
-        captions = [decode_json(_member(s, "caption.json"), f"caption of '{s['__id__']}'") for s in samples]
-        batch["texts"] = [c["text"] for c in captions]
-        batch["templates"] = [c["template"] for c in captions]
-    if "latent" in columns:
-        batch["latent_moments"] = _arrays(samples, "latent.npy")
-    if "clip" in columns:
-        batch["clip_cls"] = _arrays(samples, "clip_cls.npy")
-        if all("clip_tokens.npy" in s for s in samples):
-            batch["clip_tokens"] = _arrays(samples, "clip_tokens.npy")
-    if "lidb" in columns:
-        batch["lidb"] = _arrays(samples, "lidb.npy")
-    if "identity" in columns:
-        batch["identity_embeddings"] = _arrays(samples, "identity.npy")
-    if "mask" in columns:
-        masks = [decode_mask(_member(s, "mask.png"), f"mask of '{s['__id__']}'") for s in samples]
-        batch["masks"] = _stack(samples, masks, "mask.png")
-    if "ingest" in columns:
-        images = [decode_image(s[image_member(s)], f"image of '{s['__id__']}'") for s in samples]
-        batch["images"] = _stack(samples, images, "image")
-    return batch
-
-
-def _member(sample: Sample, name: str) -> bytes:
-    if name not in sample:
-        raise DataError(f"sample '{sample['__id__']}' has no {name}; it has {', '.join(sorted(sample))}")
-    return bytes(sample[name])
-
-
-def _arrays(samples: Sequence[Sample], name: str) -> torch.Tensor:
-    arrays = [decode_array(_member(s, name), f"{name} of '{s['__id__']}'") for s in samples]
-    return _stack(samples, [torch.from_numpy(a).float() for a in arrays], name)
-
-
-def _stack(samples: Sequence[Sample], tensors: Sequence[torch.Tensor], what: str) -> torch.Tensor:
-    for sample, tensor in zip(samples, tensors, strict=True):
-        if tensor.shape != tensors[0].shape:
-            raise DataError(
-                f"{what} of '{sample['__id__']}' is {tuple(tensor.shape)}, of '{samples[0]['__id__']}' "
-                f"{tuple(tensors[0].shape)}; one batch needs one size"
-            )
-    return torch.stack(list(tensors))
-
-
 class ShardLoader:
     """Endless batches for one rank.
 
@@ -202,6 +142,8 @@ class ShardLoader:
         rank, world_size: this process's part of each global batch.
         workers: batches read ahead at once; 0 reads when asked. Does not change what comes.
         shares: part of a mix -> its share of what is drawn; None draws every sample as often as any other.
+        references: give each sample columns of another one of its identity as well, see :class:`Partners`; a batch
+            holds what :func:`collate` makes of them under names that begin with ``reference_``.
 
     Raises:
         DataError: all samples are quarantined, or all of a part.
@@ -218,15 +160,18 @@ class ShardLoader:
         world_size: int = 1,
         workers: int = 2,
         shares: Mapping[str, float] | None = None,
+        references: References | None = None,
     ) -> None:
         if not len(dataset):
             raise DataError(f"{dataset.store.uri} version {dataset.version} has no samples: all are quarantined")
         if batch_size < 1 or not 0 <= rank < world_size:
             raise UsageError(f"batch size {batch_size}, rank {rank} of {world_size}: need at least 1, and rank < ranks")
-        dataset.check_columns(columns)
+        dataset.check_columns([*columns, *(references.columns if references else ())])
         self.dataset, self.columns, self.batch_size = dataset, tuple(columns), batch_size
         self.seed, self.rank, self.world_size, self.workers = seed, rank, world_size, workers
         self.shares = dict(shares) if shares else None
+        self.references = references
+        self._partners = Partners(dataset, seed, references.nearest) if references else None
         self._order = _order(dataset, seed, self.shares)
         self._position = 0
 
@@ -239,6 +184,13 @@ class ShardLoader:
         """Dataset rows of this rank's batch whose global batch begins at ``position``."""
         start = position + self.rank * self.batch_size
         return [self._order(at) for at in range(start, start + self.batch_size)]
+
+    def partners(self, position: int) -> list[int]:
+        """For each of :meth:`rows` another row of its identity, or itself if there is none or none is asked for."""
+        start, rows = position + self.rank * self.batch_size, self.rows(position)
+        if self._partners is None:
+            return rows
+        return [self._partners(start + i, row) for i, row in enumerate(rows)]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Batches from the present position on; see :func:`collate`."""
@@ -263,7 +215,12 @@ class ShardLoader:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, position: int) -> dict[str, Any]:
-        return collate(self.dataset.samples(self.rows(position), self.columns), self.columns)
+        batch = collate(self.dataset.samples(self.rows(position), self.columns), self.columns)
+        if self.references is not None:
+            columns = self.references.columns
+            others = collate(self.dataset.samples(self.partners(position), columns), columns)
+            batch |= {f"reference_{name}": value for name, value in others.items()}
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands after the batch that was given last; JSON values, the same on every rank."""
