@@ -73,6 +73,7 @@ class _Worker:
             rank,
             world,
             shares=recipe.source.shares if isinstance(recipe.source, MixConfig) else None,
+            references=self.method.references,
         )
         self.batches = _Batches(loader, recipe.train.grad_accum, self._tick)
         self.curve: list[dict[str, Any]] = []
@@ -97,6 +98,7 @@ class _Worker:
             rank=self.rank,
             world_size=self.world,
             all_reduce=_sum_over_ranks if self.world > 1 else None,
+            broadcast=_from_rank if self.world > 1 else None,
             start=start,
             on_log=self._log,
             on_checkpoint=self._checkpoint,
@@ -199,6 +201,10 @@ def _with_facts(record: Record, facts: dict[str, Any]) -> Record:
 
 def _sum_over_ranks(tensor: Tensor) -> None:
     dist.all_reduce(tensor)
+
+
+def _from_rank(tensor: Tensor, rank: int) -> None:
+    dist.broadcast(tensor, src=rank)
 
 
 def _device(configured: str) -> torch.device:

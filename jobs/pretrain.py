@@ -216,7 +216,8 @@ def _sizes(recipe: Recipe, dataset: ShardDataset) -> dict[str, int]:
     module = recipe.build_method().build(backbone, clip_dims(dataset))
     frozen = sum(p.numel() for p in backbone.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    kept = 4 + 4 + 8 + (4 if recipe.train.ema_decay is not None else 0)  # weight, gradient, Adam's moments, average
+    state = 8 + (4 if recipe.train.ema_decay is not None else 0)  # Adam's moments, average
+    kept = 4 + 4 + state / (recipe.workers.num_workers if recipe.train.shard_optimizer else 1)  # weight, gradient
     width = {"float32": 4, "bfloat16": 2, "float16": 2}[recipe.backbone.dtype]
     return {
         "parameters_trained": trained,

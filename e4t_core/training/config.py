@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,9 +29,13 @@ class TrainConfig(Config):
         precision: ``bf16`` computes under autocast; weights and optimizer stay float32.
         ema_decay: keep an exponential moving average of the weights.
         gradient_checkpointing: recompute the denoiser's activations in the backward pass.
+        shard_optimizer: each worker keeps the optimizer's state and the average of its own share of the weights (ZeRO
+            stage 1), and no other's; the result is the same, and any number of workers goes on from its checkpoints.
         checkpoint_every: steps between checkpoints; the last step is always one.
         log_every: steps between log lines; the first and last step are always logged.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"shard_optimizer"})
 
     init_from: str | None = None
     steps: Count
@@ -46,6 +50,7 @@ class TrainConfig(Config):
     precision: Literal["fp32", "bf16"] = "fp32"
     ema_decay: Share | None = None
     gradient_checkpointing: bool = False
+    shard_optimizer: bool = False
     checkpoint_every: Count = 1000
     log_every: Count = 50
 

@@ -16,9 +16,8 @@ from e4t_core.errors import UserError
 from e4t_core.methods.base import Method, ParameterGroup
 from e4t_core.training.artifacts import fill, on_cpu
 from e4t_core.training.config import TrainConfig
+from e4t_core.training.sharded import AllReduce, Broadcast, moments_of, owners, share_out
 from e4t_core.training.state import TrainState
-
-AllReduce = Callable[[Tensor], None]
 
 
 class Batches(Protocol):
@@ -45,6 +44,7 @@ def train(
     rank: int = 0,
     world_size: int = 1,
     all_reduce: AllReduce | None = None,
+    broadcast: Broadcast | None = None,
     start: TrainState | None = None,
     on_log: Callable[[int, dict[str, float]], None] | None = None,
     on_checkpoint: Callable[[TrainState], None] | None = None,
@@ -61,6 +61,7 @@ def train(
         rank, world_size: this process and how many there are.
         all_reduce: sums a tensor over ranks in place (``torch.distributed.all_reduce``); called once a step with the
             flattened gradient and the loss terms, which are then divided by ``world_size``.
+        broadcast: gives all ranks one rank's tensor; ``cfg.shard_optimizer`` needs it.
         start: where to go on; None starts anew.
         on_log: receives (steps done, means over ranks and micro-batches of the loss terms, ``lr``, ``grad_norm``).
         on_checkpoint: receives the state every ``cfg.checkpoint_every`` steps and after the last.
@@ -72,7 +73,7 @@ def train(
         TrainingDiverged: names the step and the terms that are not finite.
         CheckpointMismatch: ``start`` does not fit the module.
     """
-    run = _Run(method, module, backbone, cfg, seed, rank, world_size, all_reduce)
+    run = _Run(method, module, backbone, cfg, seed, rank, world_size, all_reduce, broadcast)
     if start is not None:
         run.resume(start)
         batches.load_state_dict(start.loader)
@@ -107,6 +108,11 @@ def _in_order(module: nn.Module, groups: Sequence[ParameterGroup]) -> dict[str, 
     return {names[p]: p for p in parameters}
 
 
+def _laid_out(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
+    """A copy in the parameter's own memory layout (channels last or not): a fused optimizer walks both side by side."""
+    return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor.clone()
+
+
 class _Run:
     """Optimizer, average and counters of one training run."""
 
@@ -120,33 +126,51 @@ class _Run:
         rank: int,
         world_size: int,
         all_reduce: AllReduce | None,
+        broadcast: Broadcast | None,
     ) -> None:
         self.method, self.module, self.backbone, self.cfg = method, module, backbone, cfg
         self.seed, self.rank, self.world_size, self.all_reduce = seed, rank, world_size, all_reduce
         groups = method.parameter_groups(module)
         self.named, self.rates = _in_order(module, groups), [group.rate for group in groups]
-        lr = cfg.learning_rate(0, world_size)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": list(group.parameters), "lr": lr * group.rate} for group in groups],
-            betas=cfg.betas,
-            weight_decay=cfg.weight_decay,
+        self.broadcast = broadcast
+        self.owner = self._owners()
+        self.mine = {n: p for n, p in self.named.items() if self.owner.get(n, rank) == rank}
+        self.optimizer = self._optimizer(groups)
+        self.ema = {n: p.detach().clone() for n, p in self.mine.items()} if cfg.ema_decay is not None else None
+        self.done = 0
+
+    def _owners(self) -> dict[str, int]:
+        """Which rank keeps which parameter's state; empty if each keeps all."""
+        if not self.cfg.shard_optimizer or self.world_size == 1:
+            return {}
+        if self.broadcast is None:
+            raise ValueError("train.shard_optimizer needs a broadcast between the ranks")
+        return owners({name: p.numel() for name, p in self.named.items()}, self.world_size)
+
+    def _optimizer(self, groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
+        """Of what this rank keeps."""
+        lr, mine = self.cfg.learning_rate(0, self.world_size), set(self.mine.values())
+        return torch.optim.AdamW(
+            [{"params": [p for p in group.parameters if p in mine], "lr": lr * group.rate} for group in groups],
+            betas=self.cfg.betas,
+            weight_decay=self.cfg.weight_decay,
             fused=True,
         )
-        self.ema = {n: p.detach().clone() for n, p in self.named.items()} if cfg.ema_decay is not None else None
-        self.done = 0
 
     def step(self, batches: Batches) -> dict[str, float]:
         """One optimizer step; returns what is logged."""
         lr = self.cfg.learning_rate(self.done, self.world_size)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = lr * rate
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.named.values():
+            parameter.grad = None
         terms = self._gradients(batches)
         norm = self._clip()
         facts = dict(zip([*terms, "grad_norm"], torch.stack([*terms.values(), norm]).tolist(), strict=True))
         self._check(facts, lr)
         self.optimizer.step()
         self._average()
+        self._share_out(self.named)
         self.done += 1
         return {**facts, "lr": lr}
 
@@ -183,7 +207,8 @@ class _Run:
         sizes = [p.numel() for p in parameters]
         *pieces, means = flat.split([*sizes, len(terms)])
         for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter)
+            grad = piece.view_as(parameter)
+            parameter.grad = grad if parameter.is_contiguous() else _laid_out(grad, parameter)
         return dict(zip(terms, means.unbind(), strict=True))
 
     def _clip(self) -> Tensor:
@@ -206,25 +231,48 @@ class _Run:
     @torch.no_grad()
     def _average(self) -> None:
         if self.ema is not None and self.cfg.ema_decay is not None:
-            for name, parameter in self.named.items():
+            for name, parameter in self.mine.items():
                 self.ema[name].lerp_(parameter, 1 - self.cfg.ema_decay)
 
+    def _share_out(self, tensors: Mapping[str, Tensor]) -> None:
+        """Everybody gets what each owner has."""
+        if self.owner and self.broadcast is not None:
+            share_out(tensors, self.owner, self.broadcast, self.backbone.device)
+
     def state(self, batches: Batches) -> TrainState:
-        """A copy of everything on the CPU."""
+        """A copy of everything on the CPU, the same on every rank, which must all ask for it."""
+        module = on_cpu(self.module.state_dict())
+        return TrainState(self.done, module, self._moments(), self._averages(), batches.state_dict())
+
+    def _moments(self) -> dict[str, Tensor]:
+        """Each owner's in its turn, so that a device holds one kind of one owner's at a time."""
         kept = self.optimizer.state
-        moments = {f"{n}.{key}": t for n, p in self.named.items() for key, t in kept.get(p, {}).items()}
-        ema = on_cpu(self.ema) if self.ema is not None else None
-        return TrainState(self.done, on_cpu(self.module.state_dict()), on_cpu(moments), ema, batches.state_dict())
+        if not self.owner:
+            return on_cpu({f"{n}.{key}": t for n, p in self.named.items() for key, t in kept.get(p, {}).items()})
+        found = {name: moments_of(kept.get(p, {}), p) for name, p in self.named.items()}
+        for key in sorted({key for state in found.values() for key in state}):
+            self._share_out({name: state[key] for name, state in found.items()})
+        return {f"{name}.{key}": t for name, state in found.items() for key, t in state.items()}
+
+    def _averages(self) -> dict[str, Tensor] | None:
+        if self.ema is None:
+            return None
+        found = on_cpu({name: self.ema.get(name, p) for name, p in self.named.items()})
+        self._share_out(found)
+        return found
 
     def resume(self, start: TrainState) -> None:
         """Take over ``start``."""
         fill(self.module, start.module, f"the state at step {start.step}")
         packed = self.optimizer.state_dict()
         packed["state"] = {}
-        for index, name in enumerate(self.named):
-            moments = {k.rpartition(".")[2]: t for k, t in start.optimizer.items() if k.rpartition(".")[0] == name}
-            if moments:
-                packed["state"][index] = {k: t.clone() for k, t in moments.items()}
+        there: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in start.optimizer.items():
+            name, _, moment = key.rpartition(".")
+            there.setdefault(name, {})[moment] = tensor
+        for index, (name, parameter) in enumerate(self.mine.items()):
+            if name in there:
+                packed["state"][index] = {k: _laid_out(t, parameter) for k, t in there[name].items()}
         self.optimizer.load_state_dict(packed)
         if self.ema is not None:
             for name, average in self.ema.items():
