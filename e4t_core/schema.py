@@ -13,7 +13,8 @@ column            member                      content
 ``mask``          ``mask_soft.png``           8-bit probabilities behind it (only of a segmenter)
 ``caption``       ``caption.json``            ``{"text", "template"}``; template has one ``{}`` for the concept; further
                                               modes add ``"attributes"`` (list), ``"template_drawn": true``
-``clip``          ``clip_cls.npy``            (L, D) float16, [CLS] of each configured layer
+``clip``          ``clip_cls.npy``            (L, D) float16, [CLS] of each configured layer, of the image or, if the
+                                              stage is told so, of the image with its background black
 ``clip``          ``clip_tokens.npy``         (T, D) float16, last layer's patch tokens (optional)
 ``latent``        ``latent.npy``              (2C, h, w) float16, VAE moments: mean, then log variance
 ``identity``      ``identity.npy``            (E,) float16, face embedding of unit length

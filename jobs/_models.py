@@ -52,7 +52,11 @@ def open_shards(recipe: Recipe, uri: str, columns: Sequence[str], version: int |
             continue
         there = {"weights": made[stage.name]["weights"], **made[stage.name]["settings"]}
         here = {"weights": stage.weights(), **stage.settings()}
-        lines = [f"{k} is {there.get(k)!r} there and {v!r} here" for k, v in here.items() if there.get(k) != v]
+        lines = [
+            f"{k} is {there.get(k)!r} there and {here.get(k)!r} here"
+            for k in {**here, **there}
+            if there.get(k) != here.get(k)
+        ]
         if lines:
             raise UsageError(
                 f"column '{stage.name}' of {uri} version {dataset.version} was made with another model: "
