@@ -12,7 +12,7 @@ from e4t_core.record import fingerprint
 from jobs.__main__ import start
 from jobs._job import Job, chosen
 from jobs._preprocess import PREPROCESS, makes_columns
-from jobs._recipe import load
+from jobs._recipe import Recipe, load
 from jobs._run_folder import decisive
 from jobs._sections import AblationsConfig
 
@@ -30,18 +30,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(job: Job) -> dict[str, Any]:
     """Every variant through the ordinary commands; does only what is missing.
 
-    Variants whose pre-training would be the same share it, so that switches of tuning cost no training.
+    Variants whose pre-training would be the same share it, so that switches of tuning cost no training; likewise only
+    variants that change the data have shards of their own.
     """
     known = _section(job).variants
-    variants = [_Variant(job, name, known[name]) for name in chosen(job.args.only, tuple(known), "variant")]
+    data = _data(load(job.args.recipe, [*job.args.set, "ablations=null"]))
+    variants = [_Variant(job, name, known[name], data) for name in chosen(job.args.only, tuple(known), "variant")]
     trainings = {variant.pretraining for variant in variants}
     job.say(f"ablate: {len(variants)} variants, {len(trainings)} pre-trainings -> {job.out}")
     if job.dry_run:
         return {"dry_run": True, "out": job.out, "variants": {v.name: v.pretraining for v in variants}}
     with job.ray():
-        _start(job, makes_columns(job.recipe), job.recipe.name, {}, out="shards")
-        _start(job, PREPROCESS, job.recipe.name, _section(job).people, out="people")
+        made: set[str] = set()
         for variant in variants:
+            if variant.suffix not in made:
+                variant.preprocess()
+                made.add(variant.suffix)
             variant.run()
     scored = [word for v in variants for word in ("--evaluation", job.store.url(v.place("evaluation")))]
     report = _start(job, "report", job.recipe.name, {}, *scored, out="report")
@@ -56,13 +60,27 @@ def _section(job: Job) -> AblationsConfig:
 
 
 class _Variant:
-    """One way of doing it, with its places below ``--out``."""
+    """One way of doing it, with its places below ``--out``.
 
-    def __init__(self, job: Job, name: str, changes: Mapping[str, Any]) -> None:
+    Attributes:
+        suffix: of its folders of shards, ``shards`` and ``people``; empty where they are the recipe's own.
+        pretraining: a hash of what decides it.
+    """
+
+    def __init__(self, job: Job, name: str, changes: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         self.job, self.name, self.changes = job, name, changes
-        recipe = load(job.args.recipe, [*job.args.set, *_assignments(changes)])
-        self.pretraining = fingerprint(decisive(recipe.dump()))
+        self.recipe = load(job.args.recipe, [*job.args.set, *_assignments(changes)])
+        ours, decides = _data(self.recipe), decisive(self.recipe.dump())
+        self.suffix = "" if ours["made"] == data["made"] else f"-{fingerprint(ours['made'])}"
+        self.pretraining = fingerprint(decides if ours == data else {**decides, "data": ours})
         self.scores: dict[str, Any] = {}
+
+    def preprocess(self) -> None:
+        """Its data, and the identities that are personalized."""
+        job, changes = self.job, dict(self.changes) if self.suffix else {}
+        title = self.name if self.suffix else job.recipe.name
+        _start(job, makes_columns(self.recipe), title, changes, out=f"shards{self.suffix}")
+        _start(job, PREPROCESS, title, {**changes, **_section(job).people}, out=f"people{self.suffix}")
 
     def place(self, what: str) -> str:
         """By kind, so that the variants share one tracking store."""
@@ -70,8 +88,8 @@ class _Variant:
 
     def run(self) -> None:
         checkpoint = f"pretrained/{self.pretraining}"
-        self._do("pretrain", checkpoint, shards=self.job.store.url("shards"))
-        people = self.job.store.url("people")
+        self._do("pretrain", checkpoint, shards=self.job.store.url(f"shards{self.suffix}"))
+        people = self.job.store.url(f"people{self.suffix}")
         made = {name: self.job.store.url(self.place(name)) for name in ("adapters", "images")}
         using = {"shards": people, "checkpoint": self.job.store.url(checkpoint)}
         self._do("personalize", self.place("adapters"), **using)
@@ -83,6 +101,14 @@ class _Variant:
         words = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
         changes = {"name": self.name, **self.changes}
         return _start(self.job, command, self.name, changes, *words, out=out)
+
+
+def _data(recipe: Recipe) -> dict[str, Any]:
+    """What decides the data that is trained on: ``made``, the content of the shards, and how it is drawn from them."""
+    dumped = recipe.dump()
+    source = {key: value for key, value in dumped["source"].items() if key != "shares"}
+    made = {name: dumped[name] for name in ("seed", "shards", "backbone", "clip", "stages")}
+    return {"made": {**made, "source": source}, "shares": dumped["source"].get("shares")}
 
 
 def _start(job: Job, command: str, title: str, changes: Mapping[str, Any], *words: str, out: str) -> dict[str, Any]:
