@@ -53,6 +53,30 @@ def shifted(parameters: Mapping[str, nn.Parameter], deltas: Mapping[str, Tensor]
 
 
 @contextlib.contextmanager
+def replaced(
+    network: nn.Module, originals: Mapping[str, nn.Parameter], by: Mapping[str, nn.Parameter]
+) -> Iterator[None]:
+    """Inside, the network computes with other parameters in the places of its own, which collect the gradients; outside
+    its own are back, the same objects, never written.
+
+    Args:
+        network: whose layers.
+        originals: its parameters by name.
+        by: for some or all of these names, what takes the place.
+    """
+    places = {p: (layer, leaf) for layer in network.modules() for leaf, p in layer.named_parameters(recurse=False)}
+    try:
+        for name, parameter in by.items():
+            layer, leaf = places[originals[name]]
+            setattr(layer, leaf, parameter)
+        yield
+    finally:
+        for name in by:
+            layer, leaf = places[originals[name]]
+            setattr(layer, leaf, originals[name])
+
+
+@contextlib.contextmanager
 def away(module: nn.Module) -> Iterator[None]:
     """Inside, a module that is not needed lies in the host's memory and takes none of its device's; outside it is back,
     the same parameters with the same bits."""

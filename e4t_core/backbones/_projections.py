@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention import Attention, FeedForward
+from diffusers.models.attention import Attention, BasicTransformerBlock, FeedForward
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 from transformers.models.clip.modeling_clip import CLIPAttention
 
-from e4t_core.backbones.base import Projection, Role, Site
+from e4t_core.backbones.base import Projection, Role, Site, TextAttention
 
 _UNET_ATTENTION: tuple[tuple[Role, str], ...] = (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("out", "to_out.0"))
 _TEXT_ATTENTION: tuple[tuple[Role, str], ...] = (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("out", "out_proj"))
@@ -45,6 +45,16 @@ def attention_sites(unet: nn.Module, per: Site) -> Iterator[tuple[str, nn.Module
     for name, module in unet.named_modules():
         if isinstance(module, kind):
             yield f"unet.{name}", module
+
+
+def text_attentions(unet: nn.Module) -> Iterator[TextAttention]:
+    """The cross-attention of each transformer block, in module order."""
+    for name, block in unet.named_modules():
+        if isinstance(block, BasicTransformerBlock) and isinstance(block.attn2, Attention):
+            attention = block.attn2
+            yield TextAttention(
+                f"unet.{name}.attn2", block.norm2, attention, attention.to_q.in_features, attention.heads
+            )
 
 
 def text_projections(text_encoder: nn.Module) -> Iterator[Projection]:

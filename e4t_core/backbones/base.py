@@ -40,6 +40,25 @@ class Projection:
     location: Literal["down", "mid", "up", "text"]
 
 
+@dataclass(frozen=True)
+class TextAttention:
+    """Where the denoiser reads the text: ``h' = h + attention(norm(h), text)``.
+
+    Attributes:
+        name: stable dotted name of the attention layer inside its network.
+        norm: the layer whose first argument is the residual stream h, (B, N, D).
+        attention: the layer whose output, (B, N, D), is added to h.
+        width: D.
+        heads: of the attention; they divide D.
+    """
+
+    name: str
+    norm: nn.Module
+    attention: nn.Module
+    width: int
+    heads: int
+
+
 class NoiseSchedule(nn.Module):
     """Forward process of a discrete-time diffusion model (DDPM eq. 4; v-prediction after Salimans & Ho eq. 8)."""
 
@@ -106,6 +125,10 @@ class Backbone(nn.Module):
         Each is called with the feature map f, (B, N, D) or (B, D, h, w), as its first argument and the text states, if
         it reads them, as the keyword ``encoder_hidden_states``; it gives the new feature map, alone or in a tuple.
         """
+
+    @abstractmethod
+    def text_attentions(self) -> dict[str, TextAttention]:
+        """The denoiser's cross-attentions by stable name, in module order."""
 
     @abstractmethod
     def denoiser_parameters(self) -> dict[str, nn.Parameter]:

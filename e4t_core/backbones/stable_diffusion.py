@@ -17,10 +17,16 @@ from transformers import CLIPTokenizer
 from e4t_core.adapters.token_splice import token_splice
 from e4t_core.backbones import _layout, _parts
 from e4t_core.backbones._locate import model_folder
-from e4t_core.backbones._projections import attention_sites, stable_name, text_projections, unet_projections
+from e4t_core.backbones._projections import (
+    attention_sites,
+    stable_name,
+    text_attentions,
+    text_projections,
+    unet_projections,
+)
 from e4t_core.backbones.attention import FastestAttention
 from e4t_core.backbones.autoencoder import Autoencoder
-from e4t_core.backbones.base import Backbone, NoiseSchedule, Projection, Role, Site
+from e4t_core.backbones.base import Backbone, NoiseSchedule, Projection, Role, Site, TextAttention
 from e4t_core.backbones.config import BackboneConfig
 from e4t_core.bundled import SCHEME
 from e4t_core.errors import UsageError, UserError
@@ -141,6 +147,9 @@ class StableDiffusionBackbone(Backbone):
 
     def attention_sites(self, per: Site) -> dict[str, nn.Module]:
         return dict(attention_sites(self.unet, per))
+
+    def text_attentions(self) -> dict[str, TextAttention]:
+        return {site.name: site for site in text_attentions(self.unet)}
 
     def denoiser_parameters(self) -> dict[str, nn.Parameter]:
         named = ((stable_name(name), p) for name, p in self.unet.named_parameters())

@@ -69,6 +69,8 @@ def batch_of(backbone: Backbone, size: int, seed: int = 0) -> dict[str, Any]:
         "latent_moments": torch.randn(size, 2 * channels, h, w, generator=g),
         "clip_cls": torch.randn(size, *CLIP_DIMS, generator=g),
         "masks": (torch.rand(size, 1, RESOLUTION, RESOLUTION, generator=g) > 0.4).float(),
+        "texts": [("a photo of a face, calm", "a sketch of a cat in the snow")[i % 2] for i in range(size)],
+        "parts": [None] * size,
         "templates": [("a photo of {}", "a sketch of {} in the snow")[i % 2] for i in range(size)],
         "images": torch.rand(size, 3, RESOLUTION, RESOLUTION, generator=g) * 2 - 1,
         "clip_tokens": torch.randn(size, CLIP_TOKENS, CLIP_DIMS[1], generator=g),

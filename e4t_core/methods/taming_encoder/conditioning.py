@@ -1,0 +1,60 @@
+"""Generation with Taming Encoder: the prompt says what class the object is of, and its embedding says which it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from e4t_core.backbones.base import Backbone
+from e4t_core.errors import UsageError
+from e4t_core.methods.base import Conditioning
+from e4t_core.methods.taming_encoder.module import TamingEncoderModule
+
+
+class ObjectConditioning(Conditioning):
+    """Trained weights and an object on the backbone while sampling; text is encoded once.
+
+    Args:
+        module: the trained weights.
+        backbone: the frozen model.
+        object_LD: the embedding of the object, or phi.
+        concept: the words that take the placeholder's place.
+        prompts: one per image, or one for all; each may hold the backbone's placeholder.
+    """
+
+    has_object: ClassVar[bool] = True
+
+    def __init__(
+        self, module: TamingEncoderModule, backbone: Backbone, object_LD: Tensor, concept: str, prompts: Sequence[str]
+    ) -> None:
+        super().__init__(backbone, [prompt.replace(backbone.placeholder, concept) for prompt in prompts])
+        self.module, self.object_LD = module, object_LD
+        with torch.no_grad():
+            self._text_BTD = backbone.encode_text(backbone.tokenize(self.prompts))
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The weights are on inside, in the backbone's own type."""
+        dtype = next(iter(self.backbone.denoiser_parameters().values())).dtype
+        with self.module.on(self.backbone, dtype):
+            yield
+
+    def text(self, x_t_BChw: Tensor, t_B: Tensor, step: int) -> Tensor:
+        """(B, T, D) text states, the same at every step."""
+        batch = len(x_t_BChw)
+        if len(self._text_BTD) not in (1, batch):
+            raise UsageError(f"{len(self._text_BTD)} prompts for {batch} images: give one prompt, or one per image")
+        return self._text_BTD.expand(batch, -1, -1)
+
+    def denoise(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor) -> Tensor:
+        """Every sample sees the object."""
+        return self.denoise_seeing(x_t_BChw, t_B, text_BTD, torch.ones_like(t_B, dtype=torch.bool))
+
+    def denoise_seeing(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor, seeing_B: Tensor) -> Tensor:
+        """The others get the null embedding."""
+        self.module.attention.see(torch.where(seeing_B[:, None, None], self.object_LD, self.module.null_LD))
+        return self.backbone.denoise(x_t_BChw, t_B, text_BTD)
