@@ -38,7 +38,8 @@ def run(job: Job) -> dict[str, Any]:
         raise UsageError(f"method '{method.name}' needs no pre-training; run personalize without --checkpoint")
     init_inputs(recipe.train.init_from)  # a wrong one is told before anything starts
     folder = RunFolder(Store(absolute(job.out)))
-    dataset, data = _shards(job, folder, method.columns)
+    others = method.references.columns if method.references else ()
+    dataset, data = _shards(job, folder, (*method.columns, *others))
     if job.dry_run:
         folder.check(public(recipe.dump()), data)
         return _plan(job, folder, dataset)
