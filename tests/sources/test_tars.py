@@ -130,6 +130,7 @@ def test_a_cut_is_named(put: Callable[[bytes], Store]) -> None:
         (b"\xff\xd8\xff" * 400, r"a.tar is no tar \(.*\); give plain tars"),
         (b"", "a.tar is truncated: byte 0 .* has 0 bytes"),
     ],
+    ids=["gzip", "jpeg", "empty"],  # not the bytes: gzip's hold the second in which a process collected the test
 )
 def test_no_tars(put: Callable[[bytes], Store], data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
