@@ -11,7 +11,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# a busy machine is slow, and no test here is about time
+hypothesis.settings.register_profile("e4t", deadline=None)
+hypothesis.settings.load_profile("e4t")
 
 ROOT = Path(__file__).parents[1]
 S3_ENVIRONMENT = {
