@@ -141,7 +141,7 @@ def test_a_batch_has_the_agreed_tensors(dataset: ShardDataset) -> None:
     assert batch["identities"] == ["p01", "p00"]
     torch.testing.assert_close(batch["images"][0], torch.full((3, 8, 8), 4 / 127.5 - 1))
     torch.testing.assert_close(batch["masks"], torch.full((2, 1, 8, 8), 0.2))
-    assert set(collate(dataset.samples([0], ["mask"]), ["mask"])) == {"keys", "ids", "identities", "masks"}
+    assert set(collate(dataset.samples([0], ["mask"]), ["mask"])) == {"keys", "ids", "identities", "parts", "masks"}
 
 
 def test_samples_that_do_not_fit_are_named(dataset: ShardDataset) -> None:
