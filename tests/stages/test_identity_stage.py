@@ -156,7 +156,7 @@ def test_the_loader_reads_the_column() -> None:
         assert not isinstance(result, Bad)
         sample |= result
     batch = collate(stored, ["identity"])
-    assert set(batch) == {"keys", "ids", "identities", "identity_embeddings"}
+    assert set(batch) == {"keys", "ids", "identities", "parts", "identity_embeddings"}
     assert batch["identity_embeddings"].dtype == torch.float32
     torch.testing.assert_close(batch["identity_embeddings"].norm(dim=1), torch.ones(2), atol=1e-3, rtol=0)
     stored[1]["identity.npy"] = encode_array(np.zeros(3, np.float16))
