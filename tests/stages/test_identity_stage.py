@@ -151,7 +151,7 @@ def test_fingerprints_load_no_model_and_name_a_missing_one(tmp_path: Path) -> No
 
 
 def test_the_loader_reads_the_column() -> None:
-    stored = [{**person(i, 0), "__id__": f"p{i}", "__identity__": f"p{i}"} for i in range(2)]
+    stored = [{**person(i, 0), "__id__": f"p{i}", "__identity__": f"p{i}", "__labels__": {}} for i in range(2)]
     for sample, result in zip(stored, ready()(stored), strict=True):
         assert not isinstance(result, Bad)
         sample |= result
