@@ -113,7 +113,7 @@ def test_from_the_threshold_on_a_pixel_is_foreground(brightness: SaliencyConfig)
 def test_training_reads_the_binary_mask(brightness: SaliencyConfig) -> None:
     (result,) = bright(brightness)([sample(ramp())])
     assert not isinstance(result, Bad)
-    batch = collate([{"__key__": "0", "__id__": "0", "__identity__": None, **result}], ["mask"])
+    batch = collate([{"__key__": "0", "__id__": "0", "__identity__": None, "__labels__": {}, **result}], ["mask"])
     assert batch["masks"].shape == (1, 1, SIDE, SIDE)
     assert batch["masks"].unique().tolist() == [0, 1]
     assert latent_mask(batch["masks"], (4, 4))[0, 0, 0].tolist() == [0, 0, 1, 1]
