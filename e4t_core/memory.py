@@ -20,6 +20,7 @@ class Fitting:
 
     Args:
         what: names the work in messages.
+        advice: what is said, and what would help, when one item alone does not fit.
 
     Attributes:
         most: items at once; None while everything fits.

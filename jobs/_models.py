@@ -23,7 +23,8 @@ from e4t_core.training import load_module
 from jobs._recipe import Recipe
 from jobs._run_folder import MODULE, Data
 from jobs._sections import ActorsConfig
-from pipelines.loader import ShardDataset, collate
+from pipelines.collate import collate
+from pipelines.loader import ShardDataset
 from pipelines.shards.manifest import load_manifest
 from pipelines.stages import STAGES
 

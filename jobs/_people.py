@@ -14,7 +14,8 @@ from e4t_core.methods.base import Identity
 from e4t_core.record import canonical_json
 from e4t_core.schema import Sample
 from jobs._sections import PersonalizeConfig
-from pipelines.loader import ShardDataset, collate
+from pipelines.collate import collate
+from pipelines.loader import ShardDataset
 from pipelines.shards.manifest import load_index, load_manifest
 from pipelines.sources.base import Source
 

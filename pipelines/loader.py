@@ -21,7 +21,7 @@ from e4t_core.errors import CheckpointMismatch, DataError, UsageError
 from e4t_core.methods.base import References
 from e4t_core.schema import Sample
 from e4t_core.storage import Store
-from pipelines.collate import collate as collate
+from pipelines.collate import collate
 from pipelines.order import Order, Shared, Shuffled
 from pipelines.references import Partners
 from pipelines.shards.manifest import load_index, load_manifest

@@ -13,23 +13,18 @@ from e4t_core.adapters._slots import Rows, Slots
 from e4t_core.adapters.subjects import Subject
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
+from e4t_core.losses import Noisy
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Noisy):
     """n samples of each of K identities, B = K * n, those of the first identity first.
 
     Attributes:
-        x0: (B, C, h, w) latents at the model's scale.
-        eps: (B, C, h, w) noise.
-        t: (B,) diffusion steps.
         prompt: (B,) rows of the pool's prompts.
         mask: (B, 1, h, w) weights of the loss, or None.
     """
 
-    x0: Tensor
-    eps: Tensor
-    t: Tensor
     prompt: Tensor
     mask: Tensor | None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,6 +48,21 @@ def latent_mask(masks_B1HW: Tensor, size: tuple[int, int]) -> Tensor:
             "their loss; fix the masks, use stages.mask.missing=full, or turn the mask of the loss off"
         )
     return masks
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Samples with their noise; what belongs to each beside that, a subclass says.
+
+    Attributes:
+        x0: (B, C, h, w) latents at the model's scale.
+        eps: (B, C, h, w) noise.
+        t: (B,) diffusion steps.
+    """
+
+    x0: Tensor
+    eps: Tensor
+    t: Tensor
 
 
 def draw_noise(backbone: Backbone, moments_B2Chw: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -128,13 +128,27 @@ class Conditioning:
         """The network's prediction under these text states; called with a doubled batch for guidance."""
         return self.backbone.denoise(x_t_BChw, t_B, text_BTD)
 
-    has_object: ClassVar[bool] = False
-    """Whether there is a condition beside the text, which guidance weighs by itself; the sampler then calls
-    :meth:`denoise_seeing` in place of :meth:`denoise`."""
+    def for_images(self, rows: Tensor, images: int) -> Tensor:
+        """(images, ...) one row for each image, from (1, ...) or (images, ...) rows of the prompts.
 
+        Raises:
+            UsageError: another number of prompts.
+        """
+        if len(rows) not in (1, images):
+            raise UsageError(f"{len(rows)} prompts for {images} images: give one prompt, or one per image")
+        return rows.expand(images, *rows.shape[1:])
+
+
+class ObjectConditioning(Conditioning):
+    """With an object beside the text, which guidance weighs by itself (``sampler.object_guidance``)."""
+
+    @abstractmethod
     def denoise_seeing(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor, seeing_B: Tensor) -> Tensor:
-        """The same, where only the samples that are True in ``seeing_B`` are given the object."""
-        raise NotImplementedError(f"{type(self).__name__} has no object")
+        """The network's prediction where only the samples that are True in ``seeing_B``, (B,), are given the object."""
+
+    def denoise(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor) -> Tensor:
+        """Every sample sees the object."""
+        return self.denoise_seeing(x_t_BChw, t_B, text_BTD, torch.ones_like(t_B, dtype=torch.bool))
 
 
 class Method(ABC):

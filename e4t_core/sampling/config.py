@@ -17,7 +17,7 @@ class SamplerConfig(Config):
         guidance: classifier-free guidance weight ``w`` of ``eps_neg + w (eps - eps_neg)`` (Ho & Salimans); 1 is none.
         scheduler: ``ddim`` (Song et al., deterministic) or ``dpmsolver++`` (Lu et al., second order, multistep).
         negative_prompt: text of the branch that guidance leads away from.
-        object_guidance: weight ``s_o`` of a condition beside the text (:attr:`Conditioning.has_object`), in
+        object_guidance: weight ``s_o`` of the object that a method may have beside the text, in
             ``eps(phi, neg) + s_o (eps(o, neg) - eps(phi, neg)) + w (eps(o, c) - eps(o, neg))`` (InstructPix2Pix eq. 3);
             None is ``w``, which is ordinary guidance.
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import UsageError
-from e4t_core.methods.base import Conditioning
+from e4t_core.methods.base import Conditioning, ObjectConditioning
 from e4t_core.sampling.config import SamplerConfig
 
 
@@ -90,13 +90,13 @@ def _chain(cfg: SamplerConfig, conditioning: Conditioning) -> list[_Branch]:
     """``eps_0 + sum_i w_i (eps_i - eps_{i-1})``, from the least conditioned branch to (o, c), which is always the last.
     Where two weights are equal, what is between them cancels out and is not computed."""
     w, s_o = cfg.guidance, cfg.object_guidance
-    if s_o is not None and not conditioning.has_object:
+    if s_o is not None and not isinstance(conditioning, ObjectConditioning):
         raise UsageError(
             f"sampler.object_guidance is {s_o:g}, but {type(conditioning).__name__} has no object beside the text; "
             "leave it out for this method"
         )
     if s_o is None or s_o == w:
-        nothing = _Branch(object=not conditioning.has_object, prompt=False)
+        nothing = _Branch(object=not isinstance(conditioning, ObjectConditioning), prompt=False)
         return [*([nothing] if w != 1 else []), _Branch(True, True, w)]
     blank = _Branch(object=True, prompt=False, weight=s_o)
     return [*([_Branch(object=False, prompt=False)] if s_o != 1 else []), blank, _Branch(True, True, w)]
@@ -116,7 +116,7 @@ def _guided(
     if negative_1TD is not None:
         away = negative_1TD.to(text_BTD.dtype).expand_as(text_BTD)
         text = torch.cat([text_BTD if branch.prompt else away for branch in chain])
-    if conditioning.has_object:
+    if isinstance(conditioning, ObjectConditioning):
         seeing = torch.tensor([branch.object for branch in chain], device=x.device)
         out = conditioning.denoise_seeing(x, t, text, seeing.repeat_interleave(len(t_B)))
     else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,16 @@ from e4t_core.methods import Identity
 from e4t_core.methods.hyperdreambooth import HyperDreamBoothModule, PersonalizeConfig
 from e4t_core.storage import Store
 from jobs import __main__ as jobs_main
-from jobs import _ray
 from jobs._models import clip_dims, open_shards
 from jobs._people import Chosen, load_identities
 from jobs._recipe import Recipe, load
 from jobs.personalize import Personalizer
 from pipelines.loader import ShardDataset, ShardLoader
 from tests.e4t.conftest import rng
+from tests.jobs.ablating import told
 from tests.shards.support import build
 
+__all__ = ["told"]
 TINY = "hyperdreambooth_tiny"
 SMALL = (
     "source.identities=2",
@@ -67,19 +66,11 @@ def test_variants_of_table_3_and_what_they_share(tmp_path: Path) -> None:
 
 
 def test_ablate_makes_targets_to_train_on_and_none_of_the_people(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, told: list[argparse.Namespace]
 ) -> None:
-    told: list[argparse.Namespace] = []
-
-    def start(command: str, words: Sequence[str]) -> dict[str, Any]:
-        told.append(jobs_main.parser(command).parse_args(list(words)))
-        told[-1].command = command
-        return {"scores": {}, "report": "page"}
-
-    real = jobs_main.start
-    monkeypatch.setattr("jobs.ablate.start", start)
-    monkeypatch.setattr(_ray, "session", lambda config: contextlib.nullcontext())
-    real("ablate", ["--recipe", "hyperdreambooth_ablations_tiny", "--out", str(tmp_path), "--only", "no_hyper"])
+    jobs_main.start(
+        "ablate", ["--recipe", "hyperdreambooth_ablations_tiny", "--out", str(tmp_path), "--only", "no_hyper"]
+    )
     each = ["pretrain", "personalize", "generate", "evaluate"]
     assert [t.command for t in told] == ["targets", "preprocess", *each, "report"]
     assert load(told[1].recipe, told[1].set).source.dump()["split"] == "test"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from e4t_core.errors import UsageError
-from jobs import _ray
-from jobs.__main__ import parser
 from jobs._recipe import load, names
+from tests.jobs.ablating import told
 from tests.jobs.conftest import SMALL, everything, start
 
+__all__ = ["told"]
 LITTLE = (
     "train.steps=2",
     "source.identities=2",
@@ -43,21 +40,6 @@ def test_every_switch_of_fig_4b_is_in_the_recipe(tmp_path: Path) -> None:
     assert len({plan[name] for name in tuning}) == 1  # switches of tuning share a pre-training
     assert len(set(plan.values())) == 6
     assert not (tmp_path / "new").exists()
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[argparse.Namespace]:
-    """Nothing runs; the commands that would are noted."""
-    commands: list[argparse.Namespace] = []
-
-    def start(command: str, words: Sequence[str]) -> dict[str, Any]:
-        commands.append(parser(command).parse_args(list(words)))
-        commands[-1].command = command
-        return {"scores": {command: 1.0}, "report": "page"}
-
-    monkeypatch.setattr("jobs.ablate.start", start)
-    monkeypatch.setattr(_ray, "session", lambda config: contextlib.nullcontext())
-    return commands
 
 
 def test_a_variant_goes_through_the_ordinary_commands(tmp_path: Path, told: list[argparse.Namespace]) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from e4t_core.errors import CheckpointMismatch, DataError, UsageError
 from e4t_core.schema import Sample, encode_array, encode_json
 from e4t_core.storage import Store
-from pipelines.loader import ShardDataset, ShardLoader, collate
+from pipelines.collate import collate
+from pipelines.loader import ShardDataset, ShardLoader
 from pipelines.shards.manifest import load_manifest
 from tests.shards.fakes import FakeStage, Result, chain, folder_source, make, people, write_texts
 from tests.shards.support import build

@@ -18,7 +18,7 @@ from e4t_core.errors import DataError, UsageError
 from e4t_core.images import decode_image
 from e4t_core.metrics.identity import IdentityConfig, IdentitySimilarity
 from e4t_core.schema import Sample, decode_array, encode_array
-from pipelines.loader import collate
+from pipelines.collate import collate
 from pipelines.shards.commit import stage_identity
 from pipelines.sources import RawSample
 from pipelines.sources.tiny_world import render

@@ -19,7 +19,7 @@ from e4t_core.errors import UsageError
 from e4t_core.images import decode_image
 from e4t_core.losses import latent_mask
 from e4t_core.schema import Sample
-from pipelines.loader import collate
+from pipelines.collate import collate
 from pipelines.sources import RawSample
 from pipelines.stages import Bad, Resources
 from pipelines.stages.mask import Mask, MaskConfig

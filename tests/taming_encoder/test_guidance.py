@@ -10,16 +10,16 @@ from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import UsageError
-from e4t_core.methods import Adapter, Conditioning
+from e4t_core.methods import Adapter
+from e4t_core.methods.base import ObjectConditioning
 from e4t_core.sampling import SamplerConfig, TextConditioning, sample
 from tests.e4t.conftest import identity_of
 from tests.taming_encoder.conftest import Make, trained
 
 
-class Known(Conditioning):
+class Known(ObjectConditioning):
     """Predictions that are known numbers, and a count of what was asked for."""
 
-    has_object: ClassVar[bool] = True
     VALUES: ClassVar[dict[tuple[bool, bool], float]] = {(False, False): 1.0, (True, False): 3.0, (True, True): 10.0}
 
     def __init__(self, backbone: Backbone) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,15 +12,16 @@ from e4t_core.errors import UsageError
 from e4t_core.schema import decode_array
 from e4t_core.storage import Store
 from jobs import __main__ as jobs_main
-from jobs import _ray
 from jobs._models import clip_dims, open_shards
 from jobs._people import choose, load_identities
 from jobs._recipe import Recipe, load
 from jobs._report.published import beside
 from pipelines.loader import ShardDataset, ShardLoader
 from tests.e4t.conftest import Fixed
+from tests.jobs.ablating import told
 from tests.shards.support import build
 
+__all__ = ["told"]
 TINY, ABLATIONS = "taming_encoder_tiny", "taming_encoder_ablations_tiny"
 SMALL = (
     *(f"source.parts.{part}.identities=2" for part in ("faces", "people", "cats", "objects", "art")),
@@ -112,21 +110,9 @@ def test_every_switch_of_section_5_is_a_training_of_its_own(tmp_path: Path) -> N
     assert len(set(plan.values())) == len(plan)  # shares and stages too, though training's own sections are equal
 
 
-def test_variants_that_change_the_data_have_shards_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[argparse.Namespace] = []
-
-    def start(command: str, words: Sequence[str]) -> dict[str, Any]:
-        told.append(jobs_main.parser(command).parse_args(list(words)))
-        told[-1].command = command
-        return {"scores": {}, "report": "page"}
-
-    real = jobs_main.start
-    monkeypatch.setattr("jobs.ablate.start", start)
-    monkeypatch.setattr(_ray, "session", lambda config: contextlib.nullcontext())
+def test_variants_that_change_the_data_have_shards_of_their_own(tmp_path: Path, told: list[argparse.Namespace]) -> None:
     only = "full,general_only,attention_only,with_background,untrained_encoder"
-    real("ablate", ["--recipe", ABLATIONS, "--out", str(tmp_path), "--only", only])
+    jobs_main.start("ablate", ["--recipe", ABLATIONS, "--out", str(tmp_path), "--only", only])
     data = [t for t in told if t.command == "preprocess"]
     names = [Path(t.out).name for t in data]
     assert names[:2] == ["shards", "people"]

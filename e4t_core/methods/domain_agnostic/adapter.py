@@ -16,17 +16,16 @@ from e4t_core.adapters.dual_path import ConceptWeights
 from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import CheckpointMismatch, UsageError
+from e4t_core.methods._adapters import check_method, check_networks, networks
 from e4t_core.methods.base import Adapter
 from e4t_core.methods.domain_agnostic.config import DomainAgnosticConfig
 
 NAME, LORA, TOKEN = "domain_agnostic", "lora.", "token"
-_PARTS = ("unet", "text_encoder")
 
 
 def reference(config: DomainAgnosticConfig, backbone: Backbone) -> dict[str, Any]:
     """What an adapter's numbers are relative to, and how it was made."""
-    networks = {part: backbone.identity()[part] for part in _PARTS}
-    return {**networks, "rank": config.rank, "dual_path": config.tuned_paths.dump()}
+    return {**networks(backbone), "rank": config.rank, "dual_path": config.tuned_paths.dump()}
 
 
 def scaled(tensors: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
@@ -72,7 +71,7 @@ def check_one_path(config: DomainAgnosticConfig, adapter: Adapter) -> None:
         UsageError: it draws with two paths.
         CheckpointMismatch: it belongs to another method.
     """
-    _check_method(adapter)
+    check_method(adapter, NAME)
     paths = config.tuned_paths
     if paths.per != "none" and paths.blend < 1:
         raise UsageError(
@@ -101,23 +100,10 @@ def layers(config: DomainAgnosticConfig, adapter: Adapter) -> dict[str, LowRank]
 
 
 def check_backbone(backbone: Backbone, adapter: Adapter) -> None:
-    """Refuse an adapter of other networks.
+    """Refuse an adapter of another method or of other networks.
 
     Raises:
         CheckpointMismatch: naming what differs.
     """
-    _check_method(adapter)
-    for part in _PARTS:
-        there, here = adapter.meta.get(part), backbone.identity()[part]
-        if there != here:
-            raise CheckpointMismatch(
-                f"the adapter of '{adapter.identity}' was tuned on {part} {there}, but here is {part} {here}; give the "
-                "backbone that it was personalized with"
-            )
-
-
-def _check_method(adapter: Adapter) -> None:
-    if adapter.method != NAME:
-        raise CheckpointMismatch(
-            f"the adapter of '{adapter.identity}' belongs to method '{adapter.method}', not '{NAME}'"
-        )
+    check_method(adapter, NAME)
+    check_networks(adapter, backbone)

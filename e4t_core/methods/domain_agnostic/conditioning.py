@@ -10,7 +10,6 @@ from torch import Tensor
 
 from e4t_core.adapters.dual_path import ConceptWeights
 from e4t_core.backbones.base import Backbone
-from e4t_core.errors import UsageError
 from e4t_core.methods.base import Adapter, Conditioning
 from e4t_core.methods.domain_agnostic.adapter import flat_of
 
@@ -56,11 +55,8 @@ class ConceptConditioning(Conditioning):
         """(B, T, D) states of the concept's prompts, the same at every step."""
         if self._soft_BTD is None:
             raise RuntimeError("text states exist only inside applied()")
-        batch = len(x_t_BChw)
-        if len(self._soft_BTD) not in (1, batch):
-            raise UsageError(f"{len(self._soft_BTD)} prompts for {batch} images: give one prompt, or one per image")
-        self._images = batch
-        return self._soft_BTD.expand(batch, -1, -1)
+        self._images = len(x_t_BChw)
+        return self.for_images(self._soft_BTD, self._images)
 
     def denoise(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor) -> Tensor:
         """The blend of both paths, of the images' prompts and of whatever comes before them in a doubled batch."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
 from e4t_core.losses import (
+    Noisy,
     contrastive_loss,
     diffusion_loss,
     embedding_l2,
@@ -23,21 +24,15 @@ from e4t_core.methods.domain_agnostic.module import DomainAgnosticModule
 
 
 @dataclass(frozen=True)
-class NoisyBatch:
-    """Samples with their noise.
+class NoisyBatch(Noisy):
+    """Samples with their noise, prompts and CLIP features.
 
     Attributes:
-        x0: (B, C, h, w) latents at the model's scale.
-        eps: (B, C, h, w) noise.
-        t: (B,) diffusion steps.
         ids: (B, L) tokens of prompts that hold the placeholder.
         tokens: (B, T, D) CLIP patch tokens of the concept image.
         marks: (B,) int64, equal for samples of one image.
     """
 
-    x0: Tensor
-    eps: Tensor
-    t: Tensor
     ids: Tensor
     tokens: Tensor
     marks: Tensor

@@ -13,8 +13,8 @@ from e4t_core.adapters.concurrent import tune
 from e4t_core.adapters.dual_path import ConceptWeights
 from e4t_core.adapters.subjects import Subject, Tuned
 from e4t_core.backbones.base import Backbone
-from e4t_core.losses import latent_mask
 from e4t_core.memory import Fitting
+from e4t_core.methods._tuning import mask_of, tuning_facts
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.domain_agnostic.adapter import NAME, reference, scaled
 from e4t_core.methods.domain_agnostic.config import DomainAgnosticConfig
@@ -72,9 +72,6 @@ def _subject(
     identity: Identity,
     prediction: Prediction,
 ) -> Subject:
-    masks = None
-    if config.personalize.mask and identity.masks_N1HW is not None:
-        masks = latent_mask(identity.masks_N1HW[:1].to(backbone.device), backbone.latent_shape[1:])
     drawn = {name: t[0] for name, t in weights.initial([identity.seed]).items()}
     hard_D = backbone.token_table[prediction.hard]
     return Subject(
@@ -82,7 +79,7 @@ def _subject(
         seed=identity.seed,
         moments_N2Chw=prediction.moments,
         ids_PT=backbone.tokenize([t.replace("{}", backbone.placeholder) for t in config.templates]),
-        masks_N1hw=masks,
+        masks_N1hw=mask_of(identity, backbone, config.personalize.mask),
         start={**drawn, **prediction.tensors},
         constants={"hard": hard_D} if weights.dual else {},
     )
@@ -114,21 +111,7 @@ def _adapter(
         "masked": config.personalize.mask and identity.masks_N1HW is not None,
     }
     if tuned is not None:
-        meta |= _tuning(config, tuned) | {"seconds": prediction.seconds + tuned.seconds}
+        meta |= tuning_facts(tuned, config.personalize)
+        meta["seconds"] += tuned.seconds
     meta["bytes"] = sum(t.numel() * t.element_size() for t in tensors.values())
     return Adapter(NAME, identity.id, tensors, meta)
-
-
-def _tuning(config: DomainAgnosticConfig, tuned: Tuned) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "steps": tuned.steps,
-        "losses": tuned.losses,
-        "loss_before": tuned.loss_before,
-        "loss_after": tuned.loss_after,
-    }
-    if tuned.diverged_at is not None:
-        facts["failed"] = (
-            f"the loss or its gradient is not finite at step {tuned.diverged_at} of {config.personalize.steps}; lower "
-            f"method.personalize.lr ({config.personalize.lr:g}) or set method.personalize.grad_clip"
-        )
-    return facts

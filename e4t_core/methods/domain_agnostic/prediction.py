@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from e4t_core.adapters import streams
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
 from e4t_core.losses import nearest_tokens
+from e4t_core.methods._tuning import now
 from e4t_core.methods.base import Identity
 from e4t_core.methods.domain_agnostic.config import DomainAgnosticConfig
 from e4t_core.methods.domain_agnostic.module import DomainAgnosticModule
@@ -52,7 +52,7 @@ def predict(
             "and run preprocess"
         )
     device = backbone.device
-    began = _now(device)
+    began = now(device)
     moments = backbone.to_moments(identity.images_N3HW[:1].to(device))
     x_t, t_1 = _noisy(config, backbone, moments, identity.seed)
     token_1D, lora_1P = module.predict(backbone, identity.clip_tokens_NTD[:1].to(device), x_t, t_1)
@@ -61,7 +61,7 @@ def predict(
     if config.hypernetwork:
         tensors |= {name: t[0] for name, t in module.weights.lora.unflat(lora_1P).items()}
     on_cpu = {name: t.float().cpu().clone() for name, t in tensors.items()}
-    return Prediction(on_cpu, moments, near_k[0], backbone.token_words(near_k), _now(device) - began)
+    return Prediction(on_cpu, moments, near_k[0], backbone.token_words(near_k), now(device) - began)
 
 
 def _noisy(config: DomainAgnosticConfig, backbone: Backbone, moments_12Chw: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -74,9 +74,3 @@ def _noisy(config: DomainAgnosticConfig, backbone: Backbone, moments_12Chw: Tens
     )
     t_1 = torch.tensor([round(config.personalize.noise_level * (backbone.schedule.steps - 1))], device=device)
     return backbone.schedule.add_noise(backbone.to_latent(moments_12Chw, posterior), eps, t_1), t_1
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

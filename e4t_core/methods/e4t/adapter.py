@@ -19,6 +19,7 @@ from e4t_core.adapters.modulation import modulated
 from e4t_core.adapters.weight_offsets import delta_matrices
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import CheckpointMismatch
+from e4t_core.methods._adapters import check_method
 from e4t_core.methods.base import Adapter
 from e4t_core.methods.e4t.config import E4TConfig
 from e4t_core.methods.e4t.module import E4TModule
@@ -137,8 +138,7 @@ def check(module: E4TModule, backbone: Backbone, adapter: Adapter) -> None:
     Raises:
         CheckpointMismatch: naming what differs.
     """
-    if adapter.method != "e4t":
-        raise CheckpointMismatch(f"the adapter of '{adapter.identity}' belongs to method '{adapter.method}', not 'e4t'")
+    check_method(adapter, "e4t")
     for what, here in reference(module, backbone).items():
         there = adapter.meta.get(what)
         if there != here:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
-from e4t_core.errors import UsageError
 from e4t_core.methods.base import Adapter, Conditioning
 from e4t_core.methods.e4t.adapter import applied
 from e4t_core.methods.e4t.config import E4TConfig
@@ -68,9 +67,8 @@ class E4TConditioning(Conditioning):
 
     def _predict(self, x_t_BChw: Tensor, t_B: Tensor) -> tuple[Tensor, float]:
         batch = len(x_t_BChw)
-        if len(self.ids_BT) not in (1, batch):
-            raise UsageError(f"{len(self.ids_BT)} prompts for {batch} images: give one prompt, or one per image")
+        ids_BT = self.for_images(self.ids_BT, batch)
         cls_BLD = self.cls_LD.expand(batch, -1, -1)
         offset_BD = predict_offset(self.config, self.module, self.backbone, cls_BLD, x_t_BChw, t_B)
-        text_BTD = self.backbone.encode_text(self.ids_BT.expand(batch, -1), self.module.concept(offset_BD))
+        text_BTD = self.backbone.encode_text(ids_BT, self.module.concept(offset_BD))
         return text_BTD, float(offset_BD.float().norm(dim=1).mean())

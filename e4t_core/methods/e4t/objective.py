@@ -9,28 +9,22 @@ import torch
 from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
-from e4t_core.losses import diffusion_loss, draw_noise, embedding_l2
+from e4t_core.losses import Noisy, diffusion_loss, draw_noise, embedding_l2
 from e4t_core.methods.base import Losses
 from e4t_core.methods.e4t.config import E4TConfig
 from e4t_core.methods.e4t.module import E4TModule
 
 
 @dataclass(frozen=True)
-class NoisyBatch:
-    """Samples with their noise.
+class NoisyBatch(Noisy):
+    """Samples with their noise, prompts and CLIP features.
 
     Attributes:
-        x0: (B, C, h, w) latents at the model's scale.
-        eps: (B, C, h, w) noise.
-        t: (B,) diffusion steps.
         ids: (B, T) tokens of prompts that hold the placeholder.
         cls: (B, L, D) CLIP [CLS] levels of the concept image.
         mask: (B, 1, h, w) weights at latent resolution, or None.
     """
 
-    x0: Tensor
-    eps: Tensor
-    t: Tensor
     ids: Tensor
     cls: Tensor
     mask: Tensor | None = None

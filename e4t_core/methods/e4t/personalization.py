@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from e4t_core.adapters.borrowed import borrowed
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import UserError
-from e4t_core.losses import latent_mask
+from e4t_core.methods._tuning import mask_of, now
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.e4t.adapter import changes, reference
 from e4t_core.methods.e4t.config import E4TConfig
@@ -32,7 +31,7 @@ def personalize_one(config: E4TConfig, module: E4TModule, backbone: Backbone, id
     if config.personalize.tune == "none":
         return Adapter("e4t", identity.id, {}, meta | {"losses": [], "masked": False, "bytes": 0})
 
-    started = _now(backbone.device)
+    started = now(backbone.device)
     denoiser = backbone.denoiser_parameters()
     ours = dict(module.named_parameters())
     before = {"denoiser": _data(denoiser), "module": _data(ours)}
@@ -42,7 +41,7 @@ def personalize_one(config: E4TConfig, module: E4TModule, backbone: Backbone, id
         tensors = changes(config, module, denoiser, before, batches.cls_1LD[0])
     meta |= {
         "steps": config.personalize.steps,
-        "seconds": _now(backbone.device) - started,
+        "seconds": now(backbone.device) - started,
         "losses": losses,
         "masked": batches.mask_11hw is not None,
         "bytes": sum(t.numel() * t.element_size() for t in tensors.values()),
@@ -69,10 +68,7 @@ class _Samples:
         self.cls_1LD = identity.clip_cls_NLD[one].to(backbone.device)
         with torch.no_grad():
             self.moments_12Chw = backbone.to_moments(identity.images_N3HW[one].to(backbone.device))
-        self.mask_11hw: Tensor | None = None
-        if config.personalize.mask and identity.masks_N1HW is not None:
-            masks = identity.masks_N1HW[one].to(backbone.device)
-            self.mask_11hw = latent_mask(masks, backbone.latent_shape[1:])
+        self.mask_11hw = mask_of(identity, backbone, config.personalize.mask, index)
 
     def draw(self) -> NoisyBatch:
         """The next batch."""
@@ -142,9 +138,3 @@ def _trainable(
 
 def _data(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     return {name: p.data for name, p in parameters.items()}
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

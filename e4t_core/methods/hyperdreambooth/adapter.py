@@ -16,17 +16,16 @@ from e4t_core.adapters.lidb import Space
 from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import CheckpointMismatch, UsageError
+from e4t_core.methods._adapters import check_method, networks
 from e4t_core.methods.base import Adapter
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 
 NAME, LIDB, LORA = "hyperdreambooth", "lidb", "lora."
-_PARTS = ("unet", "text_encoder")
 
 
 def reference(config: HyperDreamBoothConfig, space: Space, backbone: Backbone) -> dict[str, Any]:
     """What an adapter's numbers are relative to."""
-    networks = {part: backbone.identity()[part] for part in _PARTS}
-    return {**networks, "lidb": config.lidb.dump(), "bases": space.checksum, "prompt": config.prompt}
+    return {**networks(backbone), "lidb": config.lidb.dump(), "bases": space.checksum, "prompt": config.prompt}
 
 
 def layers(config: HyperDreamBoothConfig, space: Space, adapter: Adapter, device: torch.device) -> dict[str, LowRank]:
@@ -62,21 +61,6 @@ def lidb_alone(config: HyperDreamBoothConfig, space: Space, adapter: Adapter) ->
     return adapter.tensors[LIDB]
 
 
-def check_backbone(backbone: Backbone, adapter: Adapter) -> None:
-    """Refuse an adapter of other networks.
-
-    Raises:
-        CheckpointMismatch: naming what differs.
-    """
-    for part in _PARTS:
-        there, here = adapter.meta.get(part), backbone.identity()[part]
-        if there != here:
-            raise CheckpointMismatch(
-                f"the adapter of '{adapter.identity}' was tuned on {part} {there}, but here is {part} {here}; give the "
-                "backbone that it was personalized with"
-            )
-
-
 def _lora(space: Space, adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict[str, LowRank]:
     """The finetuned part: all layers, or none."""
     if not any(name.startswith(LORA) for name in tensors):
@@ -95,8 +79,7 @@ def _lora(space: Space, adapter: Adapter, tensors: Mapping[str, Tensor]) -> dict
 
 def _check_space(config: HyperDreamBoothConfig, space: Space, adapter: Adapter) -> None:
     who = f"the adapter of '{adapter.identity}'"
-    if adapter.method != NAME:
-        raise CheckpointMismatch(f"{who} belongs to method '{adapter.method}', not '{NAME}'")
+    check_method(adapter, NAME)
     if adapter.meta.get("lidb") != config.lidb.dump():
         raise CheckpointMismatch(
             f"{who} has LiDB weights with {adapter.meta.get('lidb')}, and method.lidb is {config.lidb.dump()}; give "

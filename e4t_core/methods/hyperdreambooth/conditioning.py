@@ -11,7 +11,6 @@ from torch import Tensor
 from e4t_core.adapters.lidb import lidb_projections
 from e4t_core.adapters.low_rank import LowRank, low_rank_per_sample
 from e4t_core.backbones.base import Backbone
-from e4t_core.errors import UsageError
 from e4t_core.methods.base import Conditioning
 
 
@@ -46,7 +45,4 @@ class LowRankConditioning(Conditioning):
         """(B, T, D) text states, the same at every step."""
         if self._text_BTD is None:
             raise RuntimeError("text states exist only inside applied()")
-        batch = len(x_t_BChw)
-        if len(self._text_BTD) not in (1, batch):
-            raise UsageError(f"{len(self._text_BTD)} prompts for {batch} images: give one prompt, or one per image")
-        return self._text_BTD.expand(batch, -1, -1)
+        return self.for_images(self._text_BTD, len(x_t_BChw))

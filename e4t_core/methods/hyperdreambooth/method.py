@@ -15,8 +15,9 @@ from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError, UsageError, nearest
 from e4t_core.losses import draw_noise, latent_mask
+from e4t_core.methods._adapters import check_networks
 from e4t_core.methods.base import Adapter, Conditioning, Identity, Losses, Method
-from e4t_core.methods.hyperdreambooth.adapter import check_backbone, layers, lidb_alone
+from e4t_core.methods.hyperdreambooth.adapter import layers, lidb_alone
 from e4t_core.methods.hyperdreambooth.conditioning import LowRankConditioning
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 from e4t_core.methods.hyperdreambooth.module import HyperDreamBoothModule
@@ -88,7 +89,7 @@ class HyperDreamBooth(Method):
         self, module: nn.Module, backbone: Backbone, adapter: Adapter, identity: Identity, prompts: Sequence[str]
     ) -> Conditioning:
         """The adapter's weights, and the words that it was trained with where the placeholder is."""
-        check_backbone(backbone, adapter)
+        check_networks(adapter, backbone)
         found = layers(self.config, cast(HyperDreamBoothModule, module).space, adapter, backbone.device)
         return LowRankConditioning(backbone, found, adapter.meta["prompt"], prompts)
 

@@ -8,29 +8,23 @@ from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
-from e4t_core.losses import diffusion_loss
+from e4t_core.losses import Noisy, diffusion_loss
 from e4t_core.methods.base import Losses
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 from e4t_core.methods.hyperdreambooth.module import HyperDreamBoothModule
 
 
 @dataclass(frozen=True)
-class NoisyBatch:
-    """Images with their noise.
+class NoisyBatch(Noisy):
+    """Images with their noise, the prompt, CLIP features and targets.
 
     Attributes:
-        x0: (B, C, h, w) latents at the model's scale.
-        eps: (B, C, h, w) noise.
-        t: (B,) diffusion steps.
         ids: (B, T) tokens of the supervisory prompt.
         cls, tokens: (B, L, D) and (B, T, D) CLIP features of the image.
         target: (B, P) pre-optimized theta, or None where beta is 0.
         mask: (B, 1, h, w) weights at latent resolution, or None.
     """
 
-    x0: Tensor
-    eps: Tensor
-    t: Tensor
     ids: Tensor
     cls: Tensor
     tokens: Tensor

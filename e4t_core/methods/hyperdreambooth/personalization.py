@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,8 @@ from e4t_core.adapters.subjects import Subject, Tuned
 from e4t_core.adapters.tunable import LoRAWeights
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
-from e4t_core.losses import latent_mask
 from e4t_core.memory import Fitting
+from e4t_core.methods._tuning import mask_of, now, tuning_facts
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.hyperdreambooth.adapter import LIDB, LORA, NAME, reference
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
@@ -72,9 +71,9 @@ def _predict(config: HyperDreamBoothConfig, module: HyperDreamBoothModule, ident
             "stages.clip.tokens=true and run preprocess"
         )
     device = module.initial_P.device
-    began = _now(device)
+    began = now(device)
     theta_1P = module(identity.clip_cls_NLD[:1].to(device), identity.clip_tokens_NTD[:1].to(device))
-    return _Prediction(module.initial_P + theta_1P[0], _now(device) - began)
+    return _Prediction(module.initial_P + theta_1P[0], now(device) - began)
 
 
 @torch.no_grad()
@@ -86,15 +85,12 @@ def _subject(
     lidb_P: Tensor | None,
 ) -> Subject:
     """The one image and its prompt, on top of the prediction."""
-    masks = None
-    if config.personalize.mask and identity.masks_N1HW is not None:
-        masks = latent_mask(identity.masks_N1HW[:1].to(backbone.device), backbone.latent_shape[1:])
     return Subject(
         id=identity.id,
         seed=identity.seed,
         moments_N2Chw=backbone.to_moments(identity.images_N3HW[:1].to(backbone.device)),
         ids_PT=backbone.tokenize([config.prompt]),
-        masks_N1hw=masks,
+        masks_N1hw=mask_of(identity, backbone, config.personalize.mask),
         constants={} if lidb_P is None else _constants(module, lidb_P),
     )
 
@@ -135,28 +131,7 @@ def _adapter(
     }
     if tuned is not None:
         tensors |= {f"{LORA}{name}": tensor.contiguous() for name, tensor in tuned.tensors.items()}
-        meta |= _tuning(config, tuned) | {"seconds": prediction.seconds + tuned.seconds}
+        meta |= tuning_facts(tuned, config.personalize) | {"rank": config.personalize.rank}
+        meta["seconds"] += tuned.seconds
     meta["bytes"] = sum(t.numel() * t.element_size() for t in tensors.values())
     return Adapter(NAME, identity.id, tensors, meta)
-
-
-def _tuning(config: HyperDreamBoothConfig, tuned: Tuned) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "rank": config.personalize.rank,
-        "steps": tuned.steps,
-        "losses": tuned.losses,
-        "loss_before": tuned.loss_before,
-        "loss_after": tuned.loss_after,
-    }
-    if tuned.diverged_at is not None:
-        facts["failed"] = (
-            f"the loss or its gradient is not finite at step {tuned.diverged_at} of {config.personalize.steps}; lower "
-            f"method.personalize.lr ({config.personalize.lr:g}) or set method.personalize.grad_clip"
-        )
-    return facts
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

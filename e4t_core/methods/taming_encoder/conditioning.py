@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
-from e4t_core.errors import UsageError
-from e4t_core.methods.base import Conditioning
+from e4t_core.methods.base import ObjectConditioning
 from e4t_core.methods.taming_encoder.module import TamingEncoderModule
 
 
-class ObjectConditioning(Conditioning):
+class TamingConditioning(ObjectConditioning):
     """Trained weights and an object on the backbone while sampling; text is encoded once.
 
     Args:
@@ -25,8 +23,6 @@ class ObjectConditioning(Conditioning):
         concept: the words that take the placeholder's place.
         prompts: one per image, or one for all; each may hold the backbone's placeholder.
     """
-
-    has_object: ClassVar[bool] = True
 
     def __init__(
         self, module: TamingEncoderModule, backbone: Backbone, object_LD: Tensor, concept: str, prompts: Sequence[str]
@@ -45,14 +41,7 @@ class ObjectConditioning(Conditioning):
 
     def text(self, x_t_BChw: Tensor, t_B: Tensor, step: int) -> Tensor:
         """(B, T, D) text states, the same at every step."""
-        batch = len(x_t_BChw)
-        if len(self._text_BTD) not in (1, batch):
-            raise UsageError(f"{len(self._text_BTD)} prompts for {batch} images: give one prompt, or one per image")
-        return self._text_BTD.expand(batch, -1, -1)
-
-    def denoise(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor) -> Tensor:
-        """Every sample sees the object."""
-        return self.denoise_seeing(x_t_BChw, t_B, text_BTD, torch.ones_like(t_B, dtype=torch.bool))
+        return self.for_images(self._text_BTD, len(x_t_BChw))
 
     def denoise_seeing(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor, seeing_B: Tensor) -> Tensor:
         """The others get the null embedding."""

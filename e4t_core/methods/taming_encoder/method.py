@@ -13,7 +13,7 @@ from e4t_core.backbones.base import Backbone
 from e4t_core.errors import UsageError, nearest
 from e4t_core.losses import draw_noise
 from e4t_core.methods.base import Adapter, Conditioning, Identity, Losses, Method, ParameterGroup, References
-from e4t_core.methods.taming_encoder.conditioning import ObjectConditioning
+from e4t_core.methods.taming_encoder.conditioning import TamingConditioning
 from e4t_core.methods.taming_encoder.config import TamingEncoderConfig
 from e4t_core.methods.taming_encoder.module import TamingEncoderModule
 from e4t_core.methods.taming_encoder.objective import captions, in_domain, objective, objects
@@ -100,7 +100,7 @@ class TamingEncoder(Method):
         """The trained weights with the adapter's object, and the class's words where the placeholder is."""
         ours = cast(TamingEncoderModule, module)
         found = object_of(ours, backbone, adapter)
-        return ObjectConditioning(ours, backbone, found, self.config.prompt, prompts)
+        return TamingConditioning(ours, backbone, found, self.config.prompt, prompts)
 
     def export(self, adapter: Adapter, uri: str, fmt: str, record: Record, backbone: Backbone) -> Record:
         """Write ``adapter.safetensors`` and its record under ``uri``. An embedding means something to our trained

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import CheckpointMismatch
+from e4t_core.methods._adapters import check_method
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.taming_encoder.module import TamingEncoderModule
 
@@ -46,8 +47,7 @@ def object_of(module: TamingEncoderModule, backbone: Backbone, adapter: Adapter)
         CheckpointMismatch: it belongs to another method, denoiser or encoder.
     """
     who = f"the adapter of '{adapter.identity}'"
-    if adapter.method != NAME:
-        raise CheckpointMismatch(f"{who} belongs to method '{adapter.method}', not '{NAME}'")
+    check_method(adapter, NAME)
     there, here = adapter.meta.get("unet"), backbone.identity()["unet"]
     if there != here:
         raise CheckpointMismatch(
