@@ -14,6 +14,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# Each of several test processes has its share of the cores: two pools of threads that each want all of them wait for
+# each other at every operation. Set before torch is imported, and inherited by the processes that tests start.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 # a busy machine is slow, and no test here is about time
 hypothesis.settings.register_profile("e4t", deadline=None)
 hypothesis.settings.load_profile("e4t")
