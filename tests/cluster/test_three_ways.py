@@ -24,6 +24,7 @@ SMALL = (
     "train.steps=4", "train.batch_size=4", "train.checkpoint_every=2", "train.log_every=1",
     "method.personalize.steps=2", "method.personalize.batch_size=2",
     "generate.sampler.steps=2", "personalize.max_identities=2", "evaluate.bootstrap_samples=50",
+    "workers.threads=1", "personalize.threads=1", "generate.threads=1", "evaluate.threads=1",
 )  # fmt: skip
 
 

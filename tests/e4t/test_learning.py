@@ -48,7 +48,6 @@ def scores(people: int, tune: str, shipped: bool = True) -> dict[str, dict[str, 
     """``identity`` and ``clip_t`` of every person's pictures, with the face encoder that ships or one that has learned
     nothing."""
     recipe = load("nightly_tiny", [f"method.personalize.tune={tune}"])
-    torch.set_num_threads(recipe.personalize.threads)
     backbone, clip, method = load_backbone(recipe.backbone), load_clip(recipe.clip), recipe.build_method()
     module = method.build(backbone, clip.dims)
     if shipped:
@@ -98,7 +97,6 @@ def test_the_encoder_tells_them_apart(domain: str) -> None:
     """Another photo of an unseen person, cat or painter's hand is denoised better with what the encoder says of them
     than with what it says of somebody else."""
     recipe, people, draws = load(f"e4t_{domain}_tiny"), 24, 16
-    torch.set_num_threads(recipe.personalize.threads)
     backbone, clip, method = load_backbone(recipe.backbone), load_clip(recipe.clip), recipe.build_method()
     module = method.build(backbone, clip.dims)
     load_module(Store(f"bundled:e4t_{domain}"), MODULE, module)
