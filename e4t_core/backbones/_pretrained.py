@@ -12,8 +12,8 @@ from e4t_core.backbones._quiet import quiet
 from e4t_core.errors import CheckpointMismatch
 
 
-def from_safetensors(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A ``cls`` with the folder's weights.
+def from_safetensors(cls: Any, folder: Path, dtype: torch.dtype, **parts: bool) -> Any:
+    """A ``cls`` with the folder's weights; ``parts`` says which of its optional parts it has.
 
     Raises:
         CheckpointMismatch: weights of another size, or with missing or unknown tensors.
@@ -22,7 +22,12 @@ def from_safetensors(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     try:
         with quiet():
             model, found = cls.from_pretrained(
-                folder, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, local_files_only=True
+                folder,
+                use_safetensors=True,
+                torch_dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+                **parts,
             )
     except (ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointMismatch(f"{misfit}: {error}") from error

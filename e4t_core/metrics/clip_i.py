@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from e4t_core.metrics._clip import ClipMetric, ClipMetricConfig
+from e4t_core.metrics._features import mean_cosine
 from e4t_core.metrics.base import MetricConfig
 
 
@@ -18,5 +19,5 @@ class ClipI(ClipMetric):
     title: ClassVar[str] = "CLIP-I"
     Config: ClassVar[type[MetricConfig]] = ClipMetricConfig
 
-    def __call__(self, generated_B3HW: Tensor, references_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
-        return (self.embed(generated_B3HW) @ self.embed(references_N3HW).T).mean(1)
+    def compare(self, generated_BE: Tensor, references_NE: Tensor, prompts: Sequence[str]) -> Tensor:
+        return mean_cosine(generated_BE, references_NE)

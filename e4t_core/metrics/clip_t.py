@@ -20,8 +20,8 @@ class ClipT(ClipMetric):
     Config: ClassVar[type[MetricConfig]] = ClipMetricConfig
 
     @torch.inference_mode()
-    def __call__(self, generated_B3HW: Tensor, references_N3HW: Tensor, prompts: Sequence[str]) -> Tensor:
+    def compare(self, generated_BE: Tensor, references_NE: Tensor, prompts: Sequence[str]) -> Tensor:
         distinct = sorted(set(prompts))
         texts_PE = self.model.embed_texts(distinct).float().cpu()
         rows_B = torch.tensor([distinct.index(prompt) for prompt in prompts])
-        return (self.embed(generated_B3HW) * texts_PE[rows_B]).sum(-1)
+        return (generated_BE * texts_PE[rows_B]).sum(-1)

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from e4t_core.backbones.config import BackboneConfig, ClipConfig, Models
-from e4t_core.metrics import METRICS, Metric
 from e4t_core.metrics._clip import ClipMetric, ClipMetricConfig
 from e4t_core.metrics.clip_i import ClipI
 from e4t_core.metrics.clip_t import ClipT
@@ -88,19 +87,3 @@ def test_random_weights_are_told_apart_from_trained_ones() -> None:
 
 def test_one_model_serves_both_metrics_of_a_worker() -> None:
     assert ready(ClipT).model is ready(ClipI).model
-
-
-@pytest.mark.parametrize("name", METRICS.names())
-def test_every_metric_keeps_the_contract(name: str) -> None:
-    cls: type[Metric] = METRICS.get(name)
-    fields = {"path": "bundled:identity_tiny"} if "path" in cls.Config.model_fields else {}
-    metric = cls(cls.Config(**fields), MODELS)
-    metric.setup()
-    scores = metric(images(3, 1), images(2, 2), ["a", "b", "c"])
-    assert scores.shape == (3,)
-    assert scores.dtype == torch.float32
-    assert scores.isfinite().all()
-    assert scores.abs().max() <= 1 + 1e-5
-    assert cls.title
-    assert cls.higher_is_better
-    assert metric.weights() == cls(cls.Config(**fields), MODELS).weights() != ""
