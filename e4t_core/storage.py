@@ -2,7 +2,7 @@
 
 Three ways to write, and no others (the commit protocol rests on them):
 
-- :meth:`Store.put` -- whole object, atomic: a reader sees all of it or nothing;
+- :meth:`Store.put`, :meth:`Store.put_file` -- whole object, atomic: a reader sees all of it or nothing;
 - :meth:`Store.create` -- the same, but only if nothing is there: exactly one of many racing writers wins;
 - :meth:`Store.delete`.
 """
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -186,6 +187,16 @@ class Store:
             else:
                 self.fs.pipe_file(self._path(key), data)
 
+    def put_file(self, key: str, path: Path) -> None:
+        """:meth:`put` the content of a local file, a piece at a time."""
+        with self._told("write", key):
+            if self.local:
+                with self._aside(key, path) as aside:
+                    os.replace(aside, self._path(key))
+                    _sync_folder(aside.parent)
+            else:
+                self.fs.put_file(str(path), self._path(key))
+
     def create(self, key: str, data: bytes) -> bool:
         """Write ``key`` only if it does not exist; False if somebody else was first.
 
@@ -259,8 +270,8 @@ class Store:
             self.fs.invalidate_cache()  # another writer may have been here
 
     @contextlib.contextmanager
-    def _aside(self, key: str, data: bytes) -> Iterator[Path]:
-        """A synced temporary file beside ``key`` holding ``data``; removed on leaving."""
+    def _aside(self, key: str, data: bytes | Path) -> Iterator[Path]:
+        """A synced temporary file beside ``key`` holding ``data``, or what a local file holds; removed on leaving."""
         target = Path(self._path(key))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +281,11 @@ class Store:
         aside = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                if isinstance(data, Path):
+                    with data.open("rb") as source:
+                        shutil.copyfileobj(source, file)
+                else:
+                    file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             aside.chmod(0o644)

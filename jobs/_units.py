@@ -15,8 +15,11 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -26,12 +29,16 @@ import pyarrow.parquet as pq
 from e4t_core.errors import DataError
 from e4t_core.record import content_hash
 from e4t_core.storage import Store
+from jobs._index import Index, Written, written
+from jobs._rows import IMAGE_ROWS as IMAGE_ROWS
 from pipelines.shards import layout
 from pipelines.shards.reading import Located, read_samples
 from pipelines.shards.tar import Span
 
 SCHEMA_VERSION = 1
 _MAX_RACES = 50
+_AHEAD = 8
+"""Commits that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,12 @@ class Unit:
 def parquet(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     """Rows as a parquet file."""
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema), out, compression="zstd")
+    pq.write_table(_table(rows, schema), out, compression="zstd")
     return out.getvalue()
+
+
+def _table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([dict(row) for row in rows], schema)
 
 
 def commit(store: Store, unit: Unit, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +117,26 @@ def committed(store: Store, units: Sequence[Unit]) -> dict[int, dict[str, Any]]:
     return {unit.number: read_commit(store, unit.key) for unit in units if unit.key in there}
 
 
+def done(store: Store, units: Sequence[Unit]) -> set[int]:
+    """Numbers of those units that are done: from a listing, no commit is read."""
+    there = {entry.key for unit in units[:1] for entry in store.list(f"{layout.COMMITS}/{unit.kind}")}
+    return {unit.number for unit in units if unit.key in there}
+
+
+def each_commit(store: Store, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+    """The commits of units that are done, in order, read a few ahead and forgotten one by one."""
+    there = done(store, units)
+    keys = [unit.key for unit in units if unit.number in there]
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        ahead: deque[Future[dict[str, Any]]] = deque()
+        for key in keys:
+            ahead.append(pool.submit(read_commit, store, key))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
 def newest_tries(
     store: Store, tries: Sequence[Callable[[int], Unit]], again: Callable[[Mapping[str, Any]], bool]
 ) -> list[Unit]:
@@ -138,23 +169,58 @@ def publish(
         schema: of the rows.
         about: further fields of the manifest (recipe, inputs, counts).
     """
-    data = parquet(rows, schema)
-    index = {"key": f"{layout.INDEXES}/{content_hash(data, 16)}.parquet", "sha256": content_hash(data)}
-    units = [{k: commits[n][k] for k in ("unit", "fingerprint", "files")} for n in sorted(commits)]
+    units = [_unit_of(commits[number]) for number in sorted(commits)]
+    with written([_table(rows, schema)], schema) as index:
+        return _publish(store, units, index, about)
+
+
+def publish_streamed(
+    store: Store,
+    commits: Iterable[Mapping[str, Any]],
+    schema: pa.Schema,
+    about: Callable[[], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """:meth:`publish` of the commits' own rows, which pass through one commit at a time.
+
+    Args:
+        commits: of every unit, in order, with their ``rows``.
+        schema: of the rows.
+        about: asked for when all commits have passed.
+    """
+    units: list[dict[str, Any]] = []
+
+    def tables() -> Iterator[pa.Table]:
+        for commit in commits:
+            units.append(_unit_of(commit))
+            yield _table(commit["rows"], schema)
+
+    with written(tables(), schema) as index:
+        return _publish(store, units, index, about())
+
+
+def _unit_of(commit: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of a unit."""
+    return {k: commit[k] for k in ("unit", "fingerprint", "files")}
+
+
+def _publish(
+    store: Store, units: Sequence[Mapping[str, Any]], index: Written, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    place = {"key": f"{layout.INDEXES}/{index.sha256[:16]}.parquet", "sha256": index.sha256}
     for _ in range(_MAX_RACES):
         versions = layout.numbers(store, layout.MANIFESTS)
         newest = store.read_json(layout.numbered_key(layout.MANIFESTS, versions[-1])) if versions else {}
-        if newest.get("units") == units and newest["index"] == index:
+        if newest.get("units") == units and newest["index"] == place:
             return dict(newest)
         manifest = {
             "version": (versions[-1] if versions else 0) + 1,
             "schema": SCHEMA_VERSION,
             "created": time.time(),
             "units": units,
-            "index": index,
+            "index": place,
             **about,
         }
-        store.put(index["key"], data)
+        store.put_file(place["key"], index.path)
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         if store.create(layout.numbered_key(layout.MANIFESTS, manifest["version"]), text.encode()):
             return manifest
@@ -162,6 +228,12 @@ def publish(
 
 
 def open_version(uri: str, kind: str, version: int | None, made_by: str) -> tuple[Store, dict[str, Any], pa.Table]:
+    """Store, manifest and all rows of the index of a version; see :func:`open_index`."""
+    store, manifest, index = open_index(uri, kind, version, made_by)
+    return store, manifest, index.table()
+
+
+def open_index(uri: str, kind: str, version: int | None, made_by: str) -> tuple[Store, dict[str, Any], Index]:
     """Store, manifest and index of a version; the newest if ``version`` is None.
 
     Raises:
@@ -177,10 +249,7 @@ def open_version(uri: str, kind: str, version: int | None, made_by: str) -> tupl
         found = manifest.get("kind", "shards")
         raise DataError(f"{store.uri} holds {found}, not {kind}; give the --out of `{made_by}`")
     _check_schema(manifest["schema"], store.uri)
-    data = store.read(manifest["index"]["key"])
-    if content_hash(data) != manifest["index"]["sha256"]:
-        raise DataError(f"{store.url(manifest['index']['key'])} is damaged: its SHA-256 is not the manifest's")
-    return store, manifest, pq.read_table(io.BytesIO(data))
+    return store, manifest, Index(store, manifest["index"]["key"], manifest["index"]["sha256"])
 
 
 def _check_schema(found: int, where: str) -> None:
@@ -188,46 +257,16 @@ def _check_schema(found: int, where: str) -> None:
         raise DataError(f"{where} has unit schema {found}; this e4t reads up to {SCHEMA_VERSION}: upgrade e4t")
 
 
-IMAGE_ROWS = pa.schema(
-    [
-        ("method", pa.string()),
-        ("identity", pa.string()),
-        ("prompt", pa.string()),
-        ("prompt_text", pa.string()),
-        ("concept_less", pa.string()),
-        ("kind", pa.string()),
-        ("index", pa.int32()),
-        ("seed", pa.int64()),
-        ("unit", pa.int32()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("crc32", pa.int64()),
-        ("seconds_generate", pa.float64()),
-        # of the identity, the same in each of its rows
-        ("steps", pa.int32()),
-        ("seconds_personalize", pa.float64()),
-        ("seconds_setup", pa.float64()),
-        ("peak_memory_bytes", pa.int64()),
-        ("bytes_adapter", pa.int64()),
-        ("embedding_norm_json", pa.string()),
-        ("near", pa.string()),
-        ("input_key", pa.string()),
-    ]
-)
-"""Columns of an image set's index; ``offset``, ``size`` and ``crc32`` are of the image's member in its unit's tar;
-``near`` are the words that a method's adapter says its concept is near to, nearest first."""
-
-
 class ImageSet:
     """One version of generated images, for reading.
 
     Attributes:
         manifest: what made them (``method``, ``recipe``, ``inputs``, counts, ``failed`` identities).
-        table: Arrow table with the columns of :data:`IMAGE_ROWS`, sorted by identity, prompt as in the recipe, index.
+        index: rows with the columns of :data:`IMAGE_ROWS`, sorted by identity, prompt as in the recipe, index.
     """
 
-    def __init__(self, store: Store, manifest: Mapping[str, Any], table: pa.Table) -> None:
-        self.store, self.manifest, self.table = store, manifest, table
+    def __init__(self, store: Store, manifest: Mapping[str, Any], index: Index) -> None:
+        self.store, self.manifest, self.index = store, manifest, index
         self._tars = {unit["unit"]: unit["files"]["tar"]["key"] for unit in manifest["units"]}
 
     @classmethod
@@ -237,10 +276,15 @@ class ImageSet:
         Raises:
             DataError: no images there, or damaged.
         """
-        return cls(*open_version(uri, "images", version, "generate"))
+        return cls(*open_index(uri, "images", version, "generate"))
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return self.index.rows
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The whole index. Jobs over many images read it by units instead."""
+        return self.index.table()
 
     def read(self, rows: Sequence[int]) -> list[bytes]:
         """PNG bytes of rows of :attr:`table`, in the order asked.
@@ -248,9 +292,16 @@ class ImageSet:
         Raises:
             DataError: a tar is missing or damaged.
         """
-        facts = self.table.select(["identity", "unit", "offset", "size", "crc32"]).take(pa.array(rows, pa.int64()))
+        return self.read_of(self.table.take(pa.array(rows, pa.int64())))
+
+    def read_of(self, rows: pa.Table) -> list[bytes]:
+        """PNG bytes of rows of the index, in their order.
+
+        Raises:
+            DataError: a tar is missing or damaged.
+        """
+        facts = rows.select(["identity", "unit", "offset", "size", "crc32"]).to_pylist()
         wanted = [
-            Located(f["identity"], self._tars[f["unit"]], Span(f["offset"], f["size"], f["crc32"]))
-            for f in facts.to_pylist()
+            Located(f["identity"], self._tars[f["unit"]], Span(f["offset"], f["size"], f["crc32"])) for f in facts
         ]
         return [members["png"] for members in read_samples(self.store, wanted)]

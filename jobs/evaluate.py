@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,14 +13,18 @@ from typing import Any
 import pyarrow as pa
 
 from e4t_core.errors import DataError
-from e4t_core.metrics import Metric
-from e4t_core.record import Record, content_hash, fingerprint
+from e4t_core.metrics import BaseMetric, SetMetric
+from e4t_core.record import Record, fingerprint
 from e4t_core.storage import Store
 from jobs import _aggregates, _scores
+from jobs._index import written
 from jobs._job import Job
 from jobs._lineage import command_line, environment, public
 from jobs._models import absolute
 from jobs._pool import announce_resources, spread
+from jobs._real_sets import Embedder, RealSet
+from jobs._rows import columns, score_rows
+from jobs._sets import score_set
 from jobs._tracking import Run, Tracker, shown
 from jobs._units import ImageSet
 from pipelines.shards.manifest import load_manifest
@@ -36,6 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of this job."""
     parser.add_argument("--images", metavar="URI", help="what `generate` wrote")
     parser.add_argument("--shards", metavar="URI", help="the real images: what `preprocess` wrote")
+    parser.add_argument("--cache", metavar="URI", help="where vectors of real images are kept for other evaluations")
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -51,7 +56,9 @@ def run(job: Job) -> dict[str, Any]:
     done = evaluation.finished()
     if done is None:
         tracker = Tracker.open(job.recipe.mlflow, job.out)  # refuses before hours are spent, not after
+        evaluation.warn()
         evaluation.score(todo)
+        evaluation.look()
         done = evaluation.finish(tracker)
     for line in _aggregates.text_table(done["methods"]):
         job.say(line)
@@ -68,6 +75,8 @@ def _summary(job: Job, done: Mapping[str, Any], scored: int, cached: int) -> dic
         "images": sum(m["images"] for m in done["methods"]),
         "identities": max(m["identities"] for m in done["methods"]),
         "scores": {m["method"]: m["scores"] for m in done["methods"]},
+        "sets": {m["method"]: m["sets"] for m in done["methods"]},
+        "costs": {m["method"]: m["costs"] for m in done["methods"]},
         "untrained": done["untrained"],
         "mlflow": done["mlflow"],
     }
@@ -104,10 +113,26 @@ class Evaluation:
         return manifest.version, fingerprint({str(n): ref.sha256 for n, ref in manifest.refs("ingest").items()})
 
     @cached_property
-    def metrics(self) -> dict[str, Metric]:
+    def metrics(self) -> dict[str, BaseMetric]:
         """The configured metrics, not loaded."""
         recipe = self.job.recipe
         return _scores.build(recipe.metrics, recipe.models, recipe.evaluate.device)
+
+    @cached_property
+    def sets(self) -> dict[str, SetMetric]:
+        """Those of whole sets."""
+        return _scores.of_sets(self.metrics)
+
+    @cached_property
+    def cache(self) -> Store:
+        """Where vectors of real images are."""
+        return Store(absolute(self.job.args.cache)) if self.job.args.cache else self.job.store
+
+    @cached_property
+    def real(self) -> dict[str, RealSet]:
+        """Metric of sets -> the real images that it compares with."""
+        seed, (version, _) = self.job.recipe.seed, self.references
+        return {name: RealSet.of(metric, self.shards_uri, version, seed) for name, metric in self.sets.items()}
 
     @cached_property
     def keys(self) -> dict[int, str]:
@@ -119,7 +144,11 @@ class Evaluation:
         """Everything that decides the result."""
         recipe, scores = self.job.recipe, list(self.keys.values())
         intervals = {"samples": recipe.evaluate.bootstrap_samples, "confidence": recipe.evaluate.confidence}
-        return fingerprint({"schema": SCHEMA, "scores": scores, "intervals": intervals, "seed": recipe.seed})
+        made_from: dict[str, Any] = {"schema": SCHEMA, "scores": scores, "intervals": intervals, "seed": recipe.seed}
+        if self.sets:
+            real = {name: [part.key for part in found.parts] for name, found in self.real.items()}
+            made_from |= {"sets": _scores.judges(self.sets), "real": real}
+        return fingerprint(made_from)
 
     def todo(self) -> list[tuple[int, str]]:
         """Units that have no scores yet."""
@@ -149,28 +178,61 @@ class Evaluation:
             recipe.evaluate.threads,
             recipe.evaluate.device,
         )
-        sizes = {unit: len(rows) for unit, rows in _scores.by_unit(self.images.table).items()}
-        with job.ray(), job.progress(sum(sizes[unit] for unit, _ in todo), "evaluate", "image") as bar:
+        wanted = {unit for unit, _ in todo}
+        images = sum(rows.num_rows for unit, rows in self.images.index.units(["unit"]) if unit in wanted)
+        with job.ray(), job.progress(images, "evaluate", "image") as bar:
             announce_resources(job, 1, recipe.evaluate.cpus, recipe.evaluate.gpus)
-            for _, images in spread(_scores.Scorer, args, todo, recipe.evaluate):
-                bar.update(images)
+            for _, scored in spread(_scores.Scorer, args, todo, recipe.evaluate):
+                bar.update(scored)
+
+    def warn(self) -> None:
+        """Say before the work, not after it, which metric of sets will have too few images."""
+        for name, metric in self.sets.items():
+            there, real = len(self.images), len(self.real[name])
+            if min(there, real) < metric.least():
+                self.job.say(
+                    f"evaluate: {metric.title} needs {metric.least()} images of either side and gets {there} generated "
+                    f"and {real} real ones: it will not be scored"
+                )
+
+    def look(self) -> None:
+        """Make the vectors of real images that are missing, in actors."""
+        job, recipe = self.job, self.job.recipe
+        for name, real in self.real.items():
+            todo = real.todo(self.cache)
+            if not todo:
+                continue
+            config = recipe.evaluate
+            args = (real, self.cache.uri, recipe.metrics[name], recipe.models, config.threads, config.device)
+            images = sum(len(part.rows) for part in todo)
+            with job.ray(), job.progress(images, f"real images for {name}", "image") as bar:
+                announce_resources(job, 1, config.cpus, config.gpus)
+                for _, seen in spread(Embedder, args, todo, config):
+                    bar.update(seen)
 
     def finish(self, tracker: Tracker) -> dict[str, Any]:
-        """Join the units, aggregate, log to MLflow, and store the result last."""
-        store = self.job.store
-        table = _scores.read_scores(store, list(self.keys.values()))
-        data = _scores.to_parquet(table)
-        rows = f"rows/{content_hash(data, 16)}.parquet"
-        store.put(rows, data)
-        result = self._result(table, rows)
+        """Join the units, aggregate, log to MLflow, and store the result last. Rows pass through a unit at a time."""
+        store, keys = self.job.store, list(self.keys.values())
+        single = _scores.per_image(self.metrics)
+        sums = _aggregates.Sums(columns(single))
+
+        def tables() -> Iterator[pa.Table]:
+            schema = score_rows(single)
+            for table in _scores.read_scores(store, keys):
+                sums.add(table.to_pandas())
+                yield table.select(schema.names).cast(schema)
+
+        with written(tables()) as file:
+            rows = f"rows/{file.sha256[:16]}.parquet"
+            store.put_file(rows, file.path)
+        result = self._result(_aggregates.summed(sums, self.job.recipe.evaluate, self.job.recipe.seed), rows)
         result["mlflow"] = self._log(tracker, result)
         self.job.say(f"evaluate: logged to experiment '{tracker.experiment}' at {shown(tracker.uri)}")
         store.put(RESULT, (json.dumps(result, indent=1) + "\n").encode())  # in the recipe's order
         return result
 
-    def _result(self, table: pa.Table, rows: str) -> dict[str, Any]:
+    def _result(self, methods: list[dict[str, Any]], rows: str) -> dict[str, Any]:
         recipe, version = self.job.recipe, self.references[0]
-        columns = _scores.columns(self.metrics)
         record = Record("evaluation", public(recipe.dump()), recipe.hash, self._inputs())
         return {
             "schema": SCHEMA,
@@ -178,7 +240,7 @@ class Evaluation:
             "name": recipe.name,
             "recipe_hash": recipe.hash,
             "created": time.time(),
-            "methods": _aggregates.aggregate(table.to_pandas(), columns, recipe.evaluate, recipe.seed),
+            "methods": [method | {"sets": self._sets(method["method"])} for method in methods],
             "untrained": self._untrained(),
             "rows": rows,
             "images": {"uri": self.images_uri, **{key: self.images.manifest[key] for key in _TOLD}},
@@ -186,6 +248,18 @@ class Evaluation:
             "record": vars(record),
             "environment": environment(),
             "command": command_line("evaluate", self.job.args),
+        }
+
+    def _sets(self, method: str) -> dict[str, Any]:
+        """The method's scores as a whole."""
+        return {name: scores[method] for name, scores in self._set_scores.items()}
+
+    @cached_property
+    def _set_scores(self) -> dict[str, dict[str, Any]]:
+        keys, seed = list(self.keys.values()), self.job.recipe.seed
+        return {
+            name: score_set(self.job.store, self.cache, keys, name, metric, self.real[name], seed)
+            for name, metric in self.sets.items()
         }
 
     def _inputs(self) -> dict[str, str]:
