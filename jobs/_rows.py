@@ -99,6 +99,13 @@ def _lost(metrics: Mapping[str, Metric]) -> Iterable[_Column]:
             yield f"{LOST}{name}", pa.int64(), f"real images of the identity in which {metric.title} saw nothing"
 
 
+def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly these columns; those that an older version did not write are null."""
+    there = set(table.column_names)
+    columns = [table[f.name].cast(f.type) if f.name in there else pa.nulls(len(table), f.type) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
 def due(column: str, metric: Metric) -> str | None:
     """The column that must be above 0 for the score to be expected; None if it always is."""
     if metric.references == "siblings":

@@ -23,7 +23,7 @@ from jobs._lineage import command_line, environment, public
 from jobs._models import absolute
 from jobs._pool import announce_resources, spread
 from jobs._real_sets import Embedder, RealSet
-from jobs._rows import columns, score_rows
+from jobs._rows import columns, conformed, score_rows
 from jobs._sets import score_set
 from jobs._tracking import Run, Tracker, shown
 from jobs._units import ImageSet
@@ -220,7 +220,7 @@ class Evaluation:
             schema = score_rows(single)
             for table in _scores.read_scores(store, keys):
                 sums.add(table.to_pandas())
-                yield table.select(schema.names).cast(schema)
+                yield conformed(table, schema)
 
         with written(tables()) as file:
             rows = f"rows/{file.sha256[:16]}.parquet"

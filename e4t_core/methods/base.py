@@ -164,6 +164,8 @@ class Method(ABC):
     """False for methods that start from the backbone alone: they have no ``pretrain`` job and no checkpoint."""
     tunes: ClassVar[bool] = True
     """False for methods whose personalization is a prediction, without any optimizer step."""
+    draws_together: ClassVar[bool] = False
+    """Whether one batch may hold images of several identities: :meth:`conditioning_together` is there."""
     formats: ClassVar[tuple[str, ...]] = ("native",)
     """What :meth:`export` writes. LoRA files for other programs come from :meth:`low_rank_layers` instead."""
 
@@ -207,6 +209,22 @@ class Method(ABC):
         self, module: nn.Module, backbone: Backbone, adapter: Adapter, identity: Identity, prompts: Sequence[str]
     ) -> Conditioning:
         """Per-step callback for the sampler; ``prompts`` contain the backbone's placeholder."""
+
+    def conditioning_together(
+        self,
+        module: nn.Module,
+        backbone: Backbone,
+        adapters: Sequence[Adapter],
+        identities: Sequence[Identity],
+        prompts: Sequence[Sequence[str]],
+    ) -> Conditioning:
+        """One conditioning for images of several identities, where :attr:`draws_together`: each image is what it would
+        be alone.
+
+        Args:
+            prompts: of each identity, one per image; the images of the first identity come first.
+        """
+        raise NotImplementedError(f"method '{self.name}' draws one identity at a time")
 
     @abstractmethod
     def export(self, adapter: Adapter, uri: str, fmt: str, record: Record, backbone: Backbone) -> Record:
