@@ -124,6 +124,11 @@ class Conditioning:
     def text(self, x_t_BChw: Tensor, t_B: Tensor, step: int) -> Tensor:
         """(B, T, D) text states for denoising step ``step`` (0 is the noisiest)."""
 
+    def negative(self, prompt: str) -> Tensor:
+        """(1, T, D), or one for each image, text states that guidance leads away from; asked for inside
+        :meth:`applied`, so that a tuned text encoder reads both sides."""
+        return self.backbone.encode_text(self.backbone.tokenize([prompt]))
+
     def denoise(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor) -> Tensor:
         """The network's prediction under these text states; called with a doubled batch for guidance."""
         return self.backbone.denoise(x_t_BChw, t_B, text_BTD)

@@ -42,13 +42,13 @@ def sample(
     chain = _chain(cfg, conditioning)
     scheduler = build_scheduler(backbone, cfg)
     with conditioning.applied():
-        negative_1TD = _negative(backbone, cfg) if len(chain) > 1 else None
+        negative = conditioning.negative(cfg.negative_prompt) if len(chain) > 1 else None
         x_BChw = initial_noise(backbone.latent_shape, seeds).to(backbone.device) * scheduler.init_noise_sigma
         for step, t in enumerate(scheduler.timesteps):
             t_B = t.to(backbone.device).expand(len(seeds))
             scaled = scheduler.scale_model_input(x_BChw, t)
             text_BTD = conditioning.text(scaled, t_B, step)
-            prediction = _guided(conditioning, scaled, t_B, text_BTD, negative_1TD, chain)
+            prediction = _guided(conditioning, scaled, t_B, text_BTD, negative, chain)
             x_BChw = scheduler.step(prediction, t, x_BChw).prev_sample
             if on_step is not None:
                 on_step(step + 1)
@@ -70,11 +70,6 @@ def build_scheduler(backbone: Backbone, cfg: SamplerConfig) -> Any:
 def initial_noise(shape: tuple[int, int, int], seeds: Sequence[int]) -> Tensor:
     """(B, C, h, w) standard normal float32 noise, each image from its own generator."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def _negative(backbone: Backbone, cfg: SamplerConfig) -> Tensor:
-    """(1, T, D) text states that guidance leads away from."""
-    return backbone.encode_text(backbone.tokenize([cfg.negative_prompt]))
 
 
 @dataclass(frozen=True)
@@ -107,14 +102,14 @@ def _guided(
     x_BChw: Tensor,
     t_B: Tensor,
     text_BTD: Tensor,
-    negative_1TD: Tensor | None,
+    negative: Tensor | None,
     chain: Sequence[_Branch],
 ) -> Tensor:
     """All branches as one batch, the least conditioned first; plain ``eps`` if there is but one."""
     many = len(chain)
     x, t, text = x_BChw.repeat(many, 1, 1, 1), t_B.repeat(many), text_BTD
-    if negative_1TD is not None:
-        away = negative_1TD.to(text_BTD.dtype).expand_as(text_BTD)
+    if negative is not None:
+        away = negative.to(text_BTD.dtype).expand_as(text_BTD)
         text = torch.cat([text_BTD if branch.prompt else away for branch in chain])
     if isinstance(conditioning, ObjectConditioning):
         seeing = torch.tensor([branch.object for branch in chain], device=x.device)

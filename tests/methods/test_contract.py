@@ -165,6 +165,32 @@ def test_company_changes_nothing(name: str, backbone: Backbone, make_method: Mak
         assert relative_distance(adapter.tensors, alone.tensors) < 1e-5
 
 
+def test_drawn_together_is_drawn_alone(name: str, backbone: Backbone, make_method: Make) -> None:
+    """Two images of the first person and one of the second, in one batch with guidance."""
+    method, module = built(make_method, name, backbone)
+    perturbed(module)
+    people = [identity_of("ann", 1), identity_of("bob", 2)]
+    adapters = method.personalize(module, backbone, people)
+    for adapter in adapters:  # as after many steps: no two people are alike
+        adapter.tensors = {n: t + 0.1 * torch.randn(t.shape, generator=rng(len(n))) for n, t in adapter.tensors.items()}
+    adapters[1].tensors = {n: -t for n, t in adapters[1].tensors.items()}
+    first, second = (p.replace("{}", backbone.placeholder) for p in PROMPTS)
+    prompts = [[first, second], [second]]
+    if not method.draws_together:
+        with pytest.raises(NotImplementedError, match=f"method '{name}' draws one identity at a time"):
+            method.conditioning_together(module, backbone, adapters, people, prompts)
+        return
+    together = sample(
+        backbone, method.conditioning_together(module, backbone, adapters, people, prompts), SAMPLER, seeds=[1, 2, 2]
+    )
+    alone = [
+        sample(backbone, method.conditioning(module, backbone, adapter, who, said), SAMPLER, seeds=seeds)
+        for adapter, who, said, seeds in zip(adapters, people, prompts, ([1, 2], [2]), strict=True)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-3, rtol=0)
+    assert (together[1] - together[2]).abs().max() > 0.02, "same prompt, same noise, another person"
+
+
 def test_saved_and_loaded_adapter_draws_the_same(
     name: str, backbone: Backbone, make_method: Make, tmp_path: Path
 ) -> None:

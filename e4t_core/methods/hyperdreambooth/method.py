@@ -16,6 +16,7 @@ from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError, UsageError, nearest
 from e4t_core.losses import draw_noise, latent_mask
 from e4t_core.methods._adapters import check_networks
+from e4t_core.methods._together import LowRankTogether
 from e4t_core.methods.base import Adapter, Conditioning, Identity, Losses, Method
 from e4t_core.methods.hyperdreambooth.adapter import layers, lidb_alone
 from e4t_core.methods.hyperdreambooth.conditioning import LowRankConditioning
@@ -34,6 +35,7 @@ class HyperDreamBooth(Method):
     name: ClassVar[str] = "hyperdreambooth"
     Config: ClassVar[type[HyperDreamBoothConfig]] = HyperDreamBoothConfig
     columns: tuple[str, ...] = ("latent", "clip")
+    draws_together: ClassVar[bool] = True
     formats: ClassVar[tuple[str, ...]] = ("native", "lidb")
 
     config: HyperDreamBoothConfig
@@ -92,6 +94,21 @@ class HyperDreamBooth(Method):
         check_networks(adapter, backbone)
         found = layers(self.config, cast(HyperDreamBoothModule, module).space, adapter, backbone.device)
         return LowRankConditioning(backbone, found, adapter.meta["prompt"], prompts)
+
+    def conditioning_together(
+        self,
+        module: nn.Module,
+        backbone: Backbone,
+        adapters: Sequence[Adapter],
+        identities: Sequence[Identity],
+        prompts: Sequence[Sequence[str]],
+    ) -> Conditioning:
+        """Each image with its own identity's weights."""
+        for adapter in adapters:
+            check_networks(adapter, backbone)
+        space = cast(HyperDreamBoothModule, module).space
+        found = [layers(self.config, space, adapter, backbone.device) for adapter in adapters]
+        return LowRankTogether(backbone, found, [adapter.meta["prompt"] for adapter in adapters], prompts)
 
     def low_rank_layers(self, adapter: Adapter, backbone: Backbone) -> Mapping[str, LowRank]:
         """Prediction and finetuning together: rank 1 + r, exact, on the CPU."""

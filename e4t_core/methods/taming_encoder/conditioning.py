@@ -19,7 +19,7 @@ class TamingConditioning(ObjectConditioning):
     Args:
         module: the trained weights.
         backbone: the frozen model.
-        object_LD: the embedding of the object, or phi.
+        object_LD: the embedding of the object, or phi; or (B, L, D), one for each image.
         concept: the words that take the placeholder's place.
         prompts: one per image, or one for all; each may hold the backbone's placeholder.
     """
@@ -45,5 +45,8 @@ class TamingConditioning(ObjectConditioning):
 
     def denoise_seeing(self, x_t_BChw: Tensor, t_B: Tensor, text_BTD: Tensor, seeing_B: Tensor) -> Tensor:
         """The others get the null embedding."""
-        self.module.attention.see(torch.where(seeing_B[:, None, None], self.object_LD, self.module.null_LD))
+        object_LD = self.object_LD
+        if object_LD.ndim == 3:  # a batch for guidance repeats its images
+            object_LD = object_LD.repeat(len(seeing_B) // len(object_LD), 1, 1)
+        self.module.attention.see(torch.where(seeing_B[:, None, None], object_LD, self.module.null_LD))
         return self.backbone.denoise(x_t_BChw, t_B, text_BTD)

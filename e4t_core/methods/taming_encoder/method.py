@@ -26,6 +26,7 @@ from e4t_core.training.artifacts import save_adapter
 class TamingEncoder(Method):
     """One denoiser, trained to draw whichever object it is shown an embedding of; personalizing tunes nothing."""
 
+    draws_together: ClassVar[bool] = True
     name: ClassVar[str] = "taming_encoder"
     Config: ClassVar[type[TamingEncoderConfig]] = TamingEncoderConfig
     columns: tuple[str, ...] = ("latent", "clip", "caption")
@@ -101,6 +102,22 @@ class TamingEncoder(Method):
         ours = cast(TamingEncoderModule, module)
         found = object_of(ours, backbone, adapter)
         return TamingConditioning(ours, backbone, found, self.config.prompt, prompts)
+
+    def conditioning_together(
+        self,
+        module: nn.Module,
+        backbone: Backbone,
+        adapters: Sequence[Adapter],
+        identities: Sequence[Identity],
+        prompts: Sequence[Sequence[str]],
+    ) -> Conditioning:
+        """One set of weights for all, and each image with its own identity's object."""
+        ours = cast(TamingEncoderModule, module)
+        objects_KLD = torch.stack([object_of(ours, backbone, adapter) for adapter in adapters])
+        counts_K = torch.tensor([len(whose) for whose in prompts], device=objects_KLD.device)
+        objects_BLD = objects_KLD.repeat_interleave(counts_K, dim=0)
+        every = [prompt for whose in prompts for prompt in whose]
+        return TamingConditioning(ours, backbone, objects_BLD, self.config.prompt, every)
 
     def export(self, adapter: Adapter, uri: str, fmt: str, record: Record, backbone: Backbone) -> Record:
         """Write ``adapter.safetensors`` and its record under ``uri``. An embedding means something to our trained
