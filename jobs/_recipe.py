@@ -22,6 +22,7 @@ from e4t_core.storage import Store
 from e4t_core.training import TrainConfig
 from jobs._sections import (
     AblationsConfig,
+    BenchmarkConfig,
     EvaluateConfig,
     GenerateConfig,
     MlflowConfig,
@@ -148,6 +149,7 @@ def load(which: str, assignments: Sequence[str] = ()) -> Recipe:
     tree = _switch(tree, over)
     tree = apply_overrides(tree, assignments)
     _check_sections(tree)
+    tree = _with_benchmark(tree)
     sections: dict[str, Any] = {"name": tree.get("name", which), "seed": _seed(tree)}
     for key, cls in _PLAIN.items():
         if key not in tree and key not in _OPTIONAL:
@@ -220,8 +222,15 @@ def _switch(tree: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _with_benchmark(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The section ``benchmark`` is another way to say some of ``personalize``, so a resolved recipe has it there."""
+    given = validate(BenchmarkConfig, tree.get("benchmark") or {}, "benchmark").dump()
+    over = {field: value for field, value in given.items() if value is not None}
+    return merge(tree, {"personalize": over}) if over else dict(tree)
+
+
 def _check_sections(tree: Mapping[str, Any]) -> None:
-    known = {"name", "seed", *_PLAIN, *_SELDOM, *_NAMED, *_MANY}
+    known = {"name", "seed", "benchmark", *_PLAIN, *_SELDOM, *_NAMED, *_MANY}
     for key, value in tree.items():
         if key not in known:
             raise UsageError(f"unknown key '{key}' in the recipe{nearest(key, known)}")

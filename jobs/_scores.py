@@ -80,13 +80,21 @@ def unit_keys(images: ImageSet, references: str, metrics: Metrics) -> dict[int, 
     Args:
         references: content fingerprint of the real images.
     """
-    judged = {**judges(per_image(metrics)), **{name: sight(metric) for name, metric in of_sets(metrics).items()}}
-    out = {}
+    facts, out = {"schema": SCHEMA, "references": references, "metrics": judged(metrics)}, {}
     for unit, rows in images.index.units():
-        facts = json.dumps(rows.to_pylist(), sort_keys=True).encode()
-        made_from = {"schema": SCHEMA, "images": content_hash(facts), "references": references, "metrics": judged}
-        out[unit] = f"scores/{unit:06d}-{fingerprint(made_from)}.parquet"
+        content = content_hash(json.dumps(rows.to_pylist(), sort_keys=True).encode())
+        out[unit] = score_key(unit, {**facts, "images": content})
     return out
+
+
+def score_key(unit: int, made_from: Mapping[str, Any]) -> str:
+    """Of the scores of a unit that are made from these facts."""
+    return f"scores/{unit:06d}-{fingerprint(made_from)}.parquet"
+
+
+def judged(metrics: Metrics) -> dict[str, Any]:
+    """What decides the content of units' scores: of metrics of sets, their vectors alone."""
+    return {**judges(per_image(metrics)), **{name: sight(metric) for name, metric in of_sets(metrics).items()}}
 
 
 def read_unit(store: Store, key: str, wanted: Callable[[str], bool]) -> pa.Table:
@@ -177,13 +185,17 @@ class Scorer:
         for at in range(0, part.num_rows, _CHUNK):
             rows = part.slice(at, _CHUNK)
             what = rows.select(["prompt", "index"]).to_pylist()
-            data = self._images.read_of(rows)
+            data = self._encoded(rows)
             yield torch.stack(
                 [
                     decode_image(d, f"image {w['prompt']}/{w['index']} of '{identity}'")
                     for d, w in zip(data, what, strict=True)
                 ]
             )
+
+    def _encoded(self, rows: pa.Table) -> list[bytes]:
+        """The bytes of generated images."""
+        return self._images.read_of(rows)
 
     def _real(self, identity: str, inputs: set[str]) -> tuple[list[int], list[int]]:
         """Rows of the images that the method saw, and of the identity's others."""

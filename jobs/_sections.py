@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -78,6 +78,19 @@ class PersonalizeConfig(ActorsConfig):
     allowed_failed_share: Share = 0.0
 
 
+class BenchmarkConfig(Config):
+    """Who is in the benchmark: what is given here goes over the same fields of ``personalize``, which decides it.
+
+    Attributes:
+        min_images, max_images: identities with fewer or more images are left out (both bounds included).
+        max_identities: at most this many, in id order; 5749 is everybody in LFW.
+    """
+
+    min_images: Count | None = None
+    max_images: Count | None = None
+    max_identities: Count | None = None
+
+
 class Prompt(Config):
     """One line of the benchmark.
 
@@ -116,10 +129,15 @@ class EvaluateConfig(ActorsConfig):
     Attributes:
         bootstrap_samples: resamples over identities.
         confidence: two-sided level of the intervals.
+        keep_identities: where `evaluate` draws the images itself, the pictures of so many identities are kept, the
+            first in order; ``null`` keeps all, 0 none.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"keep_identities"})
 
     bootstrap_samples: Count = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    keep_identities: Annotated[int, Field(ge=0)] | None = None
 
 
 class AblationsConfig(Config):

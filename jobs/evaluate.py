@@ -1,35 +1,31 @@
-"""Score generated images: identity, prompt, likeness and cost, with intervals over identities."""
+"""Score images, given or drawn here: identity, prompt, likeness and cost, with intervals over identities."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from e4t_core.errors import DataError
-from e4t_core.metrics import BaseMetric, SetMetric
 from e4t_core.record import Record, fingerprint
-from e4t_core.storage import Store
 from jobs import _aggregates, _scores
+from jobs._evaluated import Inputs
+from jobs._fresh import DrawingScorer
 from jobs._index import written
 from jobs._job import Job
 from jobs._lineage import command_line, environment, public
 from jobs._models import absolute
 from jobs._pool import announce_resources, spread
-from jobs._real_sets import Embedder, RealSet
+from jobs._real_sets import Embedder
 from jobs._rows import columns, conformed, score_rows
 from jobs._sets import score_set
 from jobs._tracking import Run, Tracker, shown
-from jobs._units import ImageSet
-from pipelines.shards.manifest import load_manifest
 
-HELP = "score generated images: ID, CLIP-T, CLIP-I, cost, with intervals over identities"
+HELP = "score images: ID, CLIP-T, CLIP-I, DINO, diversity, KID, cost, with intervals over identities"
 RESULT = "evaluation.json"
 _TOLD = ("version", "recipe_hash", "inputs", "failed", "command")
 """What of the images' manifest is passed on: where they come from, and the identities that could not be learned."""
@@ -39,6 +35,8 @@ SCHEMA = 1
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of this job."""
     parser.add_argument("--images", metavar="URI", help="what `generate` wrote")
+    parser.add_argument("--adapters", metavar="URI", help="instead of --images: what `personalize` wrote, drawn here")
+    parser.add_argument("--checkpoint", metavar="URI", help="with --adapters: the checkpoint personalize was given")
     parser.add_argument("--shards", metavar="URI", help="the real images: what `preprocess` wrote")
     parser.add_argument("--cache", metavar="URI", help="where vectors of real images are kept for other evaluations")
 
@@ -48,7 +46,7 @@ def run(job: Job) -> dict[str, Any]:
     evaluation = Evaluation(job)
     todo = evaluation.todo()
     job.say(
-        f"evaluate: {len(evaluation.images)} images of {evaluation.images_uri}: {len(evaluation.keys)} units, "
+        f"evaluate: {evaluation.count} images of {evaluation.made_from}: {len(evaluation.keys)} units, "
         f"{len(evaluation.keys) - len(todo)} scored already"
     )
     if job.dry_run:
@@ -82,62 +80,8 @@ def _summary(job: Job, done: Mapping[str, Any], scored: int, cached: int) -> dic
     }
 
 
-@dataclass
-class Evaluation:
-    """One evaluation: its inputs, and the steps from scores to a stored result."""
-
-    job: Job
-
-    @cached_property
-    def images_uri(self) -> str:
-        """Where the generated images are."""
-        return absolute(self.job.required("images", "what `python -m jobs generate --out` wrote"))
-
-    @cached_property
-    def shards_uri(self) -> str:
-        """Where the real images are."""
-        return absolute(self.job.required("shards", "what `python -m jobs preprocess --out` wrote, generate's too"))
-
-    @cached_property
-    def images(self) -> ImageSet:
-        """The generated images."""
-        images = ImageSet.open(self.images_uri)
-        if not len(images):
-            raise DataError(f"{self.images_uri} holds no images: {images.manifest.get('failed', 'nothing was drawn')}")
-        return images
-
-    @cached_property
-    def references(self) -> tuple[int, str]:
-        """The shards' version, and a content fingerprint of their images."""
-        manifest = load_manifest(Store(self.shards_uri))
-        return manifest.version, fingerprint({str(n): ref.sha256 for n, ref in manifest.refs("ingest").items()})
-
-    @cached_property
-    def metrics(self) -> dict[str, BaseMetric]:
-        """The configured metrics, not loaded."""
-        recipe = self.job.recipe
-        return _scores.build(recipe.metrics, recipe.models, recipe.evaluate.device)
-
-    @cached_property
-    def sets(self) -> dict[str, SetMetric]:
-        """Those of whole sets."""
-        return _scores.of_sets(self.metrics)
-
-    @cached_property
-    def cache(self) -> Store:
-        """Where vectors of real images are."""
-        return Store(absolute(self.job.args.cache)) if self.job.args.cache else self.job.store
-
-    @cached_property
-    def real(self) -> dict[str, RealSet]:
-        """Metric of sets -> the real images that it compares with."""
-        seed, (version, _) = self.job.recipe.seed, self.references
-        return {name: RealSet.of(metric, self.shards_uri, version, seed) for name, metric in self.sets.items()}
-
-    @cached_property
-    def keys(self) -> dict[int, str]:
-        """Unit -> key of its scores."""
-        return _scores.unit_keys(self.images, self.references[1], self.metrics)
+class Evaluation(Inputs):
+    """One evaluation: the steps from its inputs to a stored result."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -148,12 +92,16 @@ class Evaluation:
         if self.sets:
             real = {name: [part.key for part in found.parts] for name, found in self.real.items()}
             made_from |= {"sets": _scores.judges(self.sets), "real": real}
+        if self.fresh is not None:
+            made_from["kept"] = [unit.fingerprint for unit in self.fresh.kept.values()]
         return fingerprint(made_from)
 
     def todo(self) -> list[tuple[int, str]]:
-        """Units that have no scores yet."""
-        there = {entry.key for entry in self.job.store.list("scores")}
-        return [(unit, key) for unit, key in self.keys.items() if key not in there]
+        """Units that have no scores yet, or no pictures that should stay."""
+        there, bare = {entry.key for entry in self.job.store.list("scores")}, set[int]()
+        if self.fresh is not None:
+            bare = self.fresh.without_pictures()
+        return [(unit, key) for unit, key in self.keys.items() if key not in there or unit in bare]
 
     def finished(self) -> dict[str, Any] | None:
         """The stored result, if it is this evaluation's."""
@@ -165,30 +113,38 @@ class Evaluation:
 
     def score(self, todo: list[tuple[int, str]]) -> None:
         """Score the units that are to do, in actors."""
-        if not todo:
-            return
-        job, recipe = self.job, self.job.recipe
+        recipe = self.job.recipe
         args = (
             self.images_uri,
             self.shards_uri,
             self.references[0],
-            absolute(job.out),
+            absolute(self.job.out),
             recipe.metrics,
             recipe.models,
             recipe.evaluate.threads,
             recipe.evaluate.device,
         )
         wanted = {unit for unit, _ in todo}
-        images = sum(rows.num_rows for unit, rows in self.images.index.units(["unit"]) if unit in wanted)
-        with job.ray(), job.progress(images, "evaluate", "image") as bar:
-            announce_resources(job, 1, recipe.evaluate.cpus, recipe.evaluate.gpus)
-            for _, scored in spread(_scores.Scorer, args, todo, recipe.evaluate):
-                bar.update(scored)
+        if self.fresh is not None:
+            self._spread(DrawingScorer, (*args, self.fresh), todo, self.fresh.images(wanted), "draw and evaluate")
+        else:
+            total = sum(rows.num_rows for unit, rows in self.images.index.units(["unit"]) if unit in wanted)
+            self._spread(_scores.Scorer, args, todo, total, "evaluate")
+
+    def _spread(self, worker: type, args: tuple[Any, ...], todo: Sequence[Any], images: int, what: str) -> None:
+        """Let actors do what is to do, with a bar of its images."""
+        job, config = self.job, self.job.recipe.evaluate
+        if not todo:
+            return
+        with job.ray(), job.progress(images, what, "image") as bar:
+            announce_resources(job, 1, config.cpus, config.gpus)
+            for _, done in spread(worker, args, todo, config):
+                bar.update(done)
 
     def warn(self) -> None:
         """Say before the work, not after it, which metric of sets will have too few images."""
         for name, metric in self.sets.items():
-            there, real = len(self.images), len(self.real[name])
+            there, real = self.count, len(self.real[name])
             if min(there, real) < metric.least():
                 self.job.say(
                     f"evaluate: {metric.title} needs {metric.least()} images of either side and gets {there} generated "
@@ -197,22 +153,17 @@ class Evaluation:
 
     def look(self) -> None:
         """Make the vectors of real images that are missing, in actors."""
-        job, recipe = self.job, self.job.recipe
+        recipe, config = self.job.recipe, self.job.recipe.evaluate
         for name, real in self.real.items():
             todo = real.todo(self.cache)
-            if not todo:
-                continue
-            config = recipe.evaluate
             args = (real, self.cache.uri, recipe.metrics[name], recipe.models, config.threads, config.device)
-            images = sum(len(part.rows) for part in todo)
-            with job.ray(), job.progress(images, f"real images for {name}", "image") as bar:
-                announce_resources(job, 1, config.cpus, config.gpus)
-                for _, seen in spread(Embedder, args, todo, config):
-                    bar.update(seen)
+            self._spread(Embedder, args, todo, sum(len(part.rows) for part in todo), f"real images for {name}")
 
     def finish(self, tracker: Tracker) -> dict[str, Any]:
         """Join the units, aggregate, log to MLflow, and store the result last. Rows pass through a unit at a time."""
         store, keys = self.job.store, list(self.keys.values())
+        if self.fresh is not None:
+            self.fresh.publish(self.job)
         single = _scores.per_image(self.metrics)
         sums = _aggregates.Sums(columns(single))
 
