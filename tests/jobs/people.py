@@ -188,14 +188,14 @@ def _identity(
     return out
 
 
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """``evaluate`` scores its units in this process; the list collects which."""
-    scored: list[int] = []
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """``evaluate`` does in this process what actors would; the list collects units by number, other tasks whole."""
+    scored: list[Any] = []
 
     def spread(worker: type, args: Sequence[Any], tasks: Sequence[Any], config: Any) -> Iterator[tuple[Any, Any]]:
         actor = worker(*args)
         for task in tasks:
-            scored.append(task[0])
+            scored.append(task[0] if isinstance(task, tuple) else task)
             yield task, actor.run(task)
 
     monkeypatch.setattr(evaluate, "spread", spread)
