@@ -20,7 +20,7 @@ from jobs._job import Job
 from jobs._lineage import command_line, environment, public
 from jobs._models import absolute
 from jobs._pool import announce_resources, spread
-from jobs._real_sets import Embedder
+from jobs._real_sets import Embedder, Part
 from jobs._rows import columns, conformed, score_rows
 from jobs._sets import score_set
 from jobs._tracking import Run, Tracker, shown
@@ -55,8 +55,7 @@ def run(job: Job) -> dict[str, Any]:
     if done is None:
         tracker = Tracker.open(job.recipe.mlflow, job.out)  # refuses before hours are spent, not after
         evaluation.warn()
-        evaluation.score(todo)
-        evaluation.look()
+        evaluation.work(todo)
         done = evaluation.finish(tracker)
     for line in _aggregates.text_table(done["methods"]):
         job.say(line)
@@ -111,8 +110,16 @@ class Evaluation(Inputs):
             return None
         return stored if stored.get("fingerprint") == self.fingerprint else None
 
-    def score(self, todo: list[tuple[int, str]]) -> None:
-        """Score the units that are to do, in actors."""
+    def work(self, todo: list[tuple[int, str]]) -> None:
+        """Do what is to do in the actors of one Ray."""
+        missing = {name: parts for name, real in self.real.items() if (parts := real.todo(self.cache))}
+        if todo or missing:
+            with self.job.ray():
+                self._score(todo)
+                self._look(missing)
+
+    def _score(self, todo: list[tuple[int, str]]) -> None:
+        """Score the units that are to do."""
         recipe = self.job.recipe
         args = (
             self.images_uri,
@@ -136,7 +143,7 @@ class Evaluation(Inputs):
         job, config = self.job, self.job.recipe.evaluate
         if not todo:
             return
-        with job.ray(), job.progress(images, what, "image") as bar:
+        with job.progress(images, what, "image") as bar:
             announce_resources(job, 1, config.cpus, config.gpus)
             for _, done in spread(worker, args, todo, config):
                 bar.update(done)
@@ -151,13 +158,19 @@ class Evaluation(Inputs):
                     f"and {real} real ones: it will not be scored"
                 )
 
-    def look(self) -> None:
-        """Make the vectors of real images that are missing, in actors."""
+    def _look(self, missing: Mapping[str, list[Part]]) -> None:
+        """Make the vectors of real images that are missing."""
         recipe, config = self.job.recipe, self.job.recipe.evaluate
-        for name, real in self.real.items():
-            todo = real.todo(self.cache)
-            args = (real, self.cache.uri, recipe.metrics[name], recipe.models, config.threads, config.device)
-            self._spread(Embedder, args, todo, sum(len(part.rows) for part in todo), f"real images for {name}")
+        for name, parts in missing.items():
+            args = (
+                self.real[name],
+                self.cache.uri,
+                recipe.metrics[name],
+                recipe.models,
+                config.threads,
+                config.device,
+            )
+            self._spread(Embedder, args, parts, sum(len(part.rows) for part in parts), f"real images for {name}")
 
     def finish(self, tracker: Tracker) -> dict[str, Any]:
         """Join the units, aggregate, log to MLflow, and store the result last. Rows pass through a unit at a time."""

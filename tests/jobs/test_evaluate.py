@@ -331,6 +331,9 @@ def test_faces_that_are_not_found_are_counted(
     scores = stored["methods"][0]["scores"]
     assert 0 < scores["identity"]["failures"] == table["score_identity"].isna().sum() < 36
     assert scores["identity"]["images"] + scores["identity"]["failures"] == 36
+    lost = table.groupby("identity")["lost_identity"].first()
+    assert scores["identity"]["lost"] == lost.sum() > 0, "photos without a face, each once"
+    assert "lost" not in scores["clip_t"], "it sees every photo"
     assert scores["clip_t"]["failures"] == 0
 
 
@@ -420,6 +423,7 @@ def test_every_identity_weighs_the_same() -> None:
     assert score["mean"] == pytest.approx((0.2 + 0.5) / 2)
     assert (score["images"], score["failures"], score["identities"], score["title"]) == (3, 1, 2, "CLIP-T")
     assert figures["costs"]["steps"]["mean"] == 10
+    assert figures["prompts"] == 2
     assert figures["kinds"]["style"]["clip_t"] | {"title": ""} == {
         "title": "",
         "higher_is_better": True,
@@ -447,6 +451,23 @@ def test_norm_curve_is_over_identities() -> None:
     assert norms == {"identities": 2, "median": [2.0, 4.0], "low": [1.5, 3.0], "high": [2.5, 5.0]}
     assert aggregated(rows(embedding_norm_json=None))["norms"] is None
     assert aggregated(rows(embedding_norm_json="[]"))["norms"] is None
+
+
+def test_what_an_identity_costs_is_learning_it_and_drawing_all_of_it() -> None:
+    learned = [10.0, 10.0, 20.0, 20.0]
+    costs = aggregated(rows(seconds_personalize=learned, seconds_generate=[1.0, 2.0, 3.0, 4.0]))["costs"]
+    assert costs["seconds_identity"]["mean"] == pytest.approx((13 + 27) / 2)
+    assert costs["seconds_image"]["mean"] == pytest.approx((13 / 2 + 27 / 2) / 2)
+    unknown = rows(seconds_personalize=learned, seconds_generate=[1.0, np.nan, 3.0, 4.0])
+    assert aggregated(unknown)["costs"]["seconds_identity"]["identities"] == 1, "a part is not known"
+
+
+def test_sums_of_parts_are_those_of_the_whole() -> None:
+    """However identities are spread over units."""
+    whole, config = rows(), EvaluateConfig(bootstrap_samples=100)
+    metric = METRICS.get("clip_t")(METRICS.get("clip_t").Config(), people.MODELS)
+    parts = [part for _, part in whole.groupby("identity")]
+    assert _aggregates.aggregate(parts, {"clip_t": metric}, config, seed=0) == [aggregated(whole)]
 
 
 def test_flat_metrics_are_finite_numbers() -> None:
