@@ -10,7 +10,7 @@ from torch import Tensor
 
 from e4t_core.adapters import streams
 from e4t_core.adapters._slots import Rows, Slots
-from e4t_core.adapters.subjects import Subject
+from e4t_core.adapters.subjects import Prior, Subject
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
 from e4t_core.losses import Noisy
@@ -43,31 +43,60 @@ class _Ragged:
         items = torch.cat([part.to(device) for part in parts])
         return cls(items, (counts.cumsum(0) - counts).to(device), counts.to(device))
 
+    @classmethod
+    def shared(cls, items: Tensor, identities: int, device: torch.device) -> _Ragged:
+        """All of them are everybody's."""
+        first_K = torch.zeros(identities, dtype=torch.int64, device=device)
+        return cls(items.to(device), first_K, torch.full_like(first_K, len(items)))
+
 
 class Pool:
-    """Images and prompts of the identities in the slots, in their order.
+    """Images and prompts that the identities in the slots draw samples from.
 
     Args:
         backbone: whose latents and schedule.
-        subjects: the identities.
-        texts: what their prompts are given as: (P, T) token ids or (P, T, D) text states of each.
+        images, prompts: of the identities, in their order.
+        masks_N1hw: weights of the loss, by image.
+        purpose: added to the numbers of the streams.
     """
 
-    def __init__(self, backbone: Backbone, subjects: Sequence[Subject], texts: Sequence[Tensor]) -> None:
-        self.backbone, device = backbone, backbone.device
-        self.images = _Ragged.of([s.moments_N2Chw.float() for s in subjects], device)
-        self.prompts = _Ragged.of(texts, device)
-        self.one_prompt = all(len(text) == 1 for text in texts)
-        self.masks_N1hw: Tensor | None = None
-        if any(s.masks_N1hw is not None for s in subjects):
-            self.masks_N1hw = torch.cat([_mask(s).to(device) for s in subjects])
+    def __init__(
+        self, backbone: Backbone, images: _Ragged, prompts: _Ragged, masks_N1hw: Tensor | None, purpose: int = 0
+    ) -> None:
+        self.backbone, self.images, self.prompts = backbone, images, prompts
+        self.masks_N1hw, self.purpose = masks_N1hw, purpose
+        self.one_prompt = bool((prompts.count_K == 1).all())
 
-    def draw(self, slots: Slots, rows: Rows, count: int, *, probe: bool) -> Samples:
+    @classmethod
+    def of(cls, backbone: Backbone, subjects: Sequence[Subject], texts: Sequence[Tensor]) -> Pool:
+        """The identities' own images.
+
+        Args:
+            texts: what their prompts are given as: (P, T) token ids or (P, T, D) text states of each.
+        """
+        device, masks_N1hw = backbone.device, None
+        if any(s.masks_N1hw is not None for s in subjects):
+            masks_N1hw = torch.cat([_mask(s).to(device) for s in subjects])
+        images = _Ragged.of([s.moments_N2Chw.float() for s in subjects], device)
+        return cls(backbone, images, _Ragged.of(texts, device), masks_N1hw)
+
+    @classmethod
+    def of_class(cls, backbone: Backbone, prior: Prior, text: Tensor, identities: int) -> Pool:
+        """Images of the class, the same for all identities; which of them a step takes is each identity's own.
+
+        Args:
+            text: (1, T) ids or (1, T, D) states of the class's prompt.
+        """
+        device = backbone.device
+        images = _Ragged.shared(prior.moments_M2Chw.float(), identities, device)
+        return cls(backbone, images, _Ragged.shared(text, identities, device), None, streams.PRIOR)
+
+    def draw(self, slots: Slots, rows: Rows, count: int, *, probe: bool = False) -> Samples:
         """``count`` samples of each identity in ``rows``: those of its next step, or those that measure it."""
         seeds, steps = slots.seeds_K[rows], slots.steps_K[rows]
         if probe:
             steps = torch.zeros_like(steps)
-        purpose = streams.PROBE if probe else 0
+        purpose = self.purpose + (streams.PROBE if probe else 0)
         shape = (count, *self.backbone.latent_shape)
 
         def chosen(stream: int, among: _Ragged) -> Tensor:
@@ -82,17 +111,17 @@ class Pool:
         return Samples(
             self.backbone.to_latent(self.images.items[image_B], posterior),
             eps,
-            self._noise_levels(seeds, steps, count, probe),
+            self._noise_levels(seeds, steps, count, purpose, probe),
             chosen(streams.PROMPT, self.prompts),
             None if self.masks_N1hw is None else self.masks_N1hw[image_B],
         )
 
-    def _noise_levels(self, seeds: Tensor, steps: Tensor, count: int, probe: bool) -> Tensor:
+    def _noise_levels(self, seeds: Tensor, steps: Tensor, count: int, purpose: int, probe: bool) -> Tensor:
         """(B,) uniform. A probe's lie one in each of ``count`` equal parts: fewer of them say as much."""
         total = self.backbone.schedule.steps
         if not probe:
-            return streams.integers(seeds, steps, streams.TIME, (count,), total).flatten()
-        unit_Kn = 1.0 - streams.uniforms(seeds, steps, streams.TIME + streams.PROBE, (count,))
+            return streams.integers(seeds, steps, streams.TIME + purpose, (count,), total).flatten()
+        unit_Kn = 1.0 - streams.uniforms(seeds, steps, streams.TIME + purpose, (count,))
         parts_n = torch.arange(count, device=unit_Kn.device)
         return ((parts_n + unit_Kn) * (total / count)).long().clamp(max=total - 1).flatten()
 

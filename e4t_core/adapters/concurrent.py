@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,15 +17,16 @@ import torch
 from torch import Tensor
 
 from e4t_core.adapters import streams
-from e4t_core.adapters._samples import Pool, Samples, check_subject
+from e4t_core.adapters._denoising import Denoising
+from e4t_core.adapters._samples import Pool, check_subject
 from e4t_core.adapters._slots import AdamW, Rows, Slots, rows_of
-from e4t_core.adapters.subjects import StopConfig, Subject, TuneConfig, Tuned
+from e4t_core.adapters.clock import now
+from e4t_core.adapters.subjects import Prior, StopConfig, Subject, TuneConfig, Tuned
 from e4t_core.adapters.tunable import Tunable, check_shapes
 from e4t_core.backbones.base import Backbone
-from e4t_core.losses import diffusion_loss
 from e4t_core.memory import Fitting
 
-__all__ = ["StopConfig", "Subject", "TuneConfig", "Tuned", "tune", "tuning_fit"]
+__all__ = ["Prior", "StopConfig", "Subject", "TuneConfig", "Tuned", "tune", "tuning_fit"]
 
 _LOOK_EVERY = 8
 """Steps between two looks for identities that diverged: a look waits for the device."""
@@ -45,6 +45,7 @@ def tune(
     config: TuneConfig,
     fitting: Fitting | None = None,
     pull_P: Tensor | None = None,
+    prior: Prior | None = None,
 ) -> Iterator[Tuned]:
     """Tune every subject; results come as they are ready, in any order.
 
@@ -59,13 +60,16 @@ def tune(
         fitting: from :func:`tuning_fit`; keep it from call to call, and what memory did not hold is not tried again.
         pull_P: weights of ``sum_p pull_p (theta_p - start_p)^2``, which holds an identity's numbers near those that it
             starts from. It acts on what is minimized; the losses that are told are without it. None: nothing pulls.
+        prior: every step takes as many samples of the class as of the identity, and minimizes ``prior.weight`` times
+            their loss as well (Ruiz et al. 2022 eq. 2). The losses that are told are without it. None: nothing is
+            preserved.
 
     Raises:
         MemoryError: one identity alone does not fit.
         DataError, CheckpointMismatch: a subject's tensors do not fit the backbone or the tunable.
     """
     waiting = iter(subjects)
-    run = _Tuning(backbone, tunable, config, fitting or tuning_fit(), pull_P)
+    run = _Tuning(backbone, tunable, config, fitting or tuning_fit(), pull_P, prior)
     while True:
         fresh = list(islice(waiting, config.identities - len(run.seats)))
         if fresh:
@@ -102,22 +106,32 @@ class _Tuning:
     """The identities that are being tuned now. ``seats`` and the rows of ``slots`` are in one order."""
 
     def __init__(
-        self, backbone: Backbone, tunable: Tunable, config: TuneConfig, fitting: Fitting, pull_P: Tensor | None
+        self,
+        backbone: Backbone,
+        tunable: Tunable,
+        config: TuneConfig,
+        fitting: Fitting,
+        pull_P: Tensor | None,
+        prior: Prior | None,
     ) -> None:
         self.backbone, self.tunable, self.config, self.fitting = backbone, tunable, config, fitting
         self.device = backbone.device
         self.pull_P = None if pull_P is None else pull_P.to(self.device)
+        self.prior = prior
+        self.denoising = Denoising(backbone, tunable, config.precision)
+        self.class_text = None if prior is None else self.denoising.text(prior.ids_1T)
         self.optimizer = AdamW(config, self.device)
         self.seats: list[_Seat] = []
         self.slots: Slots
         self.constants: dict[str, Tensor]
-        self._pool: Pool | None = None
+        self.pool: Pool
+        self.class_pool: Pool | None = None
 
     # --- coming and going
 
     def enter(self, subjects: Sequence[Subject]) -> None:
         """Give each of them a slot, and measure where it starts."""
-        started = time.perf_counter()
+        started = self._now()
         for subject in subjects:
             check_subject(subject, self.backbone)
         seeds_K = streams.as_seeds([s.seed for s in subjects], self.device)
@@ -128,12 +142,14 @@ class _Tuning:
             fresh = self.slots + fresh
             constants = {name: torch.cat([t, constants[name]]) for name, t in self.constants.items()}
         self.slots, self.constants = fresh, constants
-        self.seats += [_Seat(s, self._text(s)) for s in subjects]
-        self._pool = None
+        self.seats += [_Seat(s, self.denoising.text(s.ids_PT)) for s in subjects]
+        self._fill_pools()
         arrived = list(range(before, len(self.seats)))
         for row, loss in zip(arrived, self._probe(arrived, self.slots.flat_KP), strict=True):
             self.seats[row].loss_before = self.seats[row].best = loss
-            self.seats[row].seconds = (time.perf_counter() - started) / len(arrived)
+        share = (self._now() - started) / len(arrived)
+        for row in arrived:
+            self.seats[row].seconds = share
 
     def leave(self) -> list[Tuned]:
         """Those that are ready, out of their slots."""
@@ -147,7 +163,7 @@ class _Tuning:
             rows = rows_of(rest, self.device)
             self.slots = self.slots.of(rows)
             self.constants = {name: t[rows] for name, t in self.constants.items()}
-        self._pool = None
+            self._fill_pools()
         return done
 
     def _start(self, subjects: Sequence[Subject]) -> Tensor:
@@ -168,33 +184,24 @@ class _Tuning:
             for name in self.tunable.constant_shapes
         }
 
-    @torch.no_grad()
-    def _text(self, subject: Subject) -> Tensor:
-        """Ids where the weights act on the text encoder; otherwise its states, computed this once."""
-        ids_PT = subject.ids_PT.to(self.device)
-        if self.tunable.in_text:
-            return ids_PT
-        with self._precision():
-            return self.backbone.encode_text(ids_PT)
-
-    @property
-    def pool(self) -> Pool:
-        """Built anew when somebody came or went."""
-        if self._pool is None:
-            self._pool = Pool(self.backbone, [s.subject for s in self.seats], [s.text for s in self.seats])
-        return self._pool
+    def _fill_pools(self) -> None:
+        """Somebody came or went."""
+        self.pool = Pool.of(self.backbone, [s.subject for s in self.seats], [s.text for s in self.seats])
+        if self.prior is not None and self.class_text is not None:
+            self.class_pool = Pool.of_class(self.backbone, self.prior, self.class_text, len(self.seats))
 
     # --- a step
 
     def step(self) -> None:
         """One optimizer step of every identity."""
-        started = time.perf_counter()
+        started = self._now()
 
         def gradients(rows: slice) -> tuple[Tensor, Tensor]:
             with torch.enable_grad(), contextlib.ExitStack() as scope:
                 leaf_KP = self.slots.flat_KP[rows].detach().requires_grad_()
                 loss_K = self._losses(leaf_KP, rows, self.config.samples, scope, probe=False)
-                (grad_KP,) = torch.autograd.grad(loss_K.sum(), leaf_KP)
+                total_K = loss_K + self._preserved(leaf_KP, rows)
+                (grad_KP,) = torch.autograd.grad(total_K.sum(), leaf_KP)
             return loss_K.detach(), grad_KP
 
         parts = self.fitting(len(self.seats), gradients)
@@ -202,46 +209,26 @@ class _Tuning:
         if self.pull_P is not None:
             grad_KP = grad_KP + 2 * self.pull_P * (self.slots.flat_KP - self.slots.start_KP)
         self.optimizer.step(self.slots, loss_K, grad_KP)
-        share = (time.perf_counter() - started) / len(self.seats)
+        share = (self._now() - started) / len(self.seats)
         for seat in self.seats:
             seat.steps += 1
             seat.seconds += share
 
     def _losses(self, flat_KP: Tensor, rows: Rows, count: int, scope: contextlib.ExitStack, *, probe: bool) -> Tensor:
-        """(K,) each identity's mean over ``count`` samples, with the weights ``flat_KP`` of the identities ``rows``.
-        They are on until ``scope`` ends, because a backward pass computes checkpointed layers again."""
-        samples = self.pool.draw(self.slots, rows, count, probe=probe)
-        schedule = self.backbone.schedule
+        """(K,) each identity's mean over ``count`` samples, with the weights ``flat_KP`` of the identities ``rows``,
+        which are on until ``scope`` ends."""
         constants = {name: t[rows] for name, t in self.constants.items()}
-        with self._precision():
-            scope.enter_context(self.tunable.on(flat_KP, constants))
-            text_BTD = self._texts(flat_KP, constants, rows, samples, count)
-            x_t = schedule.add_noise(samples.x0, samples.eps, samples.t)
-            prediction = self.backbone.denoise(x_t, samples.t, text_BTD)
-        target = schedule.target(samples.x0, samples.eps, samples.t)
-        return diffusion_loss(prediction, target, samples.mask).view(-1, count).mean(1)
+        self.denoising.put_on(flat_KP, constants, scope)
+        samples = self.pool.draw(self.slots, rows, count, probe=probe)
+        return self.denoising.losses(flat_KP, constants, self.pool, rows, samples)
 
-    def _texts(
-        self, flat_KP: Tensor, constants: Mapping[str, Tensor], rows: Rows, samples: Samples, count: int
-    ) -> Tensor:
-        """(B, T, D), or (2B, T, D) with the tunable's second text of each sample behind the first."""
-        if not self.tunable.in_text:
-            return self.pool.prompts.items[samples.prompt]
-        first_BTD = self._text_states(self.tunable.spliced(flat_KP), rows, samples, count)
-        companions_KD = self.tunable.companions(constants)
-        if companions_KD is None:
-            return first_BTD
-        with torch.no_grad():
-            second_BTD = self._text_states(companions_KD, rows, samples, count)
-        return torch.cat([first_BTD, second_BTD])
-
-    def _text_states(self, spliced_KD: Tensor | None, rows: Rows, samples: Samples, count: int) -> Tensor:
-        """(B, T, D). An only prompt is encoded once for all samples of its identity."""
-        if self.pool.one_prompt:
-            text_KTD = self.backbone.encode_text(self.pool.prompt_of(rows), spliced_KD)
-            return text_KTD if count == 1 else text_KTD.repeat_interleave(count, dim=0)
-        spliced_BD = None if spliced_KD is None else spliced_KD.repeat_interleave(count, dim=0)
-        return self.backbone.encode_text(self.pool.prompts.items[samples.prompt], spliced_BD)
+    def _preserved(self, flat_KP: Tensor, rows: Rows) -> Tensor | float:
+        """(K,) the prior preservation term of each identity, whose weights are on; 0 without a prior."""
+        if self.prior is None or self.class_pool is None:
+            return 0.0
+        constants = {name: t[rows] for name, t in self.constants.items()}
+        samples = self.class_pool.draw(self.slots, rows, self.config.samples)
+        return self.prior.weight * self.denoising.losses(flat_KP, constants, self.class_pool, rows, samples)
 
     @torch.no_grad()
     def _probe(self, rows: Sequence[int], flat_KP: Tensor) -> list[float]:
@@ -255,14 +242,19 @@ class _Tuning:
         found: list[float] = torch.cat(self.fitting(len(rows), measured)).tolist()
         return found
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+    def _now(self) -> float:
+        """A budget waits for the device to know its time; nothing else does."""
+        return now(self.device if self.config.seconds is not None else torch.device("cpu"))
 
     # --- who is ready
 
     def _ready(self) -> tuple[set[int], dict[int, float]]:
-        """Rows that have taken their steps, diverged or stopped; and the losses that are known of them already."""
-        finished = {row for row, seat in enumerate(self.seats) if seat.steps >= self.config.steps}
+        """Rows that have taken their steps or their time, diverged or stopped; and the losses that are known of them
+        already."""
+        most = self.config.seconds or math.inf
+        finished = {
+            row for row, seat in enumerate(self.seats) if seat.steps >= self.config.steps or seat.seconds >= most
+        }
         stop = self.config.stop
         looked = [
             row

@@ -17,6 +17,8 @@ INITIAL, TIME, POSTERIOR, NOISE, IMAGE, PROMPT, PREDICTED_POSTERIOR, PREDICTED_N
 """What numbers are for: another purpose, other numbers."""
 PROBE = 16
 """Added to a stream's number: the same purpose in measuring instead of in training."""
+PRIOR = 32
+"""Added to a stream's number: the same purpose for images of the class instead of the identity's own."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -35,6 +35,9 @@ class TuneConfig(Config):
 
     Attributes:
         steps: optimizer steps of an identity.
+        seconds: an identity stops after the step with which its share of the time reaches this, if it has not taken
+            ``steps`` by then; K identities that are tuned together have K times as long. What comes out then depends
+            on the machine. None: time does not matter.
         samples: noise levels of an identity in each of its steps; its loss is their mean.
         identities: how many are tuned at once. Fewer run where memory does not hold so many.
         lr: AdamW's rate, per identity and never scaled by how many there are.
@@ -50,7 +53,10 @@ class TuneConfig(Config):
         precision: ``bf16`` computes under autocast; what is trained stays float32.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"seconds"})
+
     steps: Count
+    seconds: Positive | None = None
     samples: Count = 1
     identities: Count = 16
     lr: Positive
@@ -87,6 +93,22 @@ class Subject:
     masks_N1hw: Tensor | None = None
     start: Mapping[str, Tensor] | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What the untouched model draws of a class, for prior preservation (Ruiz et al. 2022 eq. 2): weights that learn an
+    identity are held to still draw any other of its class.
+
+    Attributes:
+        moments_M2Chw: VAE moments of the drawn images, the same for all identities; each sample takes one.
+        ids_1T: tokens of the class's prompt, "a [class noun]".
+        weight: lambda.
+    """
+
+    moments_M2Chw: Tensor
+    ids_1T: Tensor
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

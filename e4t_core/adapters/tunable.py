@@ -65,7 +65,8 @@ class Tunable(ABC):
         """
 
     def spliced(self, flat_KP: Tensor) -> Tensor | None:
-        """(K, D) embeddings in place of the placeholder's, for :meth:`Backbone.encode_text`; None: there are none."""
+        """(K, D) or (K, V, D) embeddings in place of the placeholder's, for :meth:`Backbone.encode_text`; None: no text
+        has any."""
         return None
 
     def companions(self, constants: Mapping[str, Tensor]) -> Tensor | None:
@@ -237,23 +238,26 @@ class LoRAWeights(LowRankTunable):
 
 
 class TokenWeights(Tunable):
-    """Textual Inversion (Gal et al. 2022): the input embedding of the placeholder, ``token`` (D,).
+    """Textual Inversion (Gal et al. 2022): the input embedding of the placeholder, ``token`` (D,), or (V, D) of several
+    placeholders in a row.
 
     Args:
         backbone: whose text encoder reads it.
-        word: whose embedding it starts from.
+        word: whose embedding it starts from, each of them.
+        vectors: V.
     """
 
     in_text = True
 
-    def __init__(self, backbone: Backbone, word: str) -> None:
+    def __init__(self, backbone: Backbone, word: str, vectors: int = 1) -> None:
         start_D = backbone.token_embedding(word).detach().float()
         self.start_D = start_D if start_D.is_meta else start_D.cpu()
-        self.shapes = {"token": tuple(self.start_D.shape)}
+        width = len(self.start_D)
+        self.shapes = {"token": (width,) if vectors == 1 else (vectors, width)}
 
     def initial(self, seeds: Sequence[int]) -> dict[str, Tensor]:
         """The word's embedding for everybody."""
-        return {"token": self.start_D.repeat(len(seeds), 1)}
+        return {"token": self.start_D.expand(len(seeds), *self.shapes["token"]).clone()}
 
     def on(
         self, flat_KP: Tensor, constants: Mapping[str, Tensor], which_B: Tensor | None = None
@@ -262,5 +266,5 @@ class TokenWeights(Tunable):
         return contextlib.nullcontext()
 
     def spliced(self, flat_KP: Tensor) -> Tensor:
-        """(K, D)."""
-        return flat_KP
+        """(K, D) or (K, V, D)."""
+        return flat_KP.unflatten(1, self.shapes["token"])

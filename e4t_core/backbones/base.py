@@ -135,6 +135,10 @@ class Backbone(nn.Module):
         """The denoiser's own parameters by stable name (never those an adapter added)."""
 
     @abstractmethod
+    def text_parameters(self) -> dict[str, nn.Parameter]:
+        """The text encoder's own parameters by stable name, its table of token embeddings among them."""
+
+    @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """(B, T) int64 ids; :attr:`placeholder` becomes :attr:`placeholder_id`. Over-long prompts are a UsageError
         if the cut would drop the placeholder, and are truncated otherwise."""
@@ -153,10 +157,10 @@ class Backbone(nn.Module):
         """What tokens say, for people to read: a word, or a piece of one."""
 
     @abstractmethod
-    def encode_text(self, ids_BT: Tensor, spliced_BD: Tensor | None = None) -> Tensor:
+    def encode_text(self, ids_BT: Tensor, spliced: Tensor | None = None) -> Tensor:
         """(B, T, D) text states. Rows of the token embeddings where ``ids == placeholder_id`` are replaced by
-        ``spliced_BD`` of their sample; no table is edited, so one batch may carry many concepts. Gradients flow
-        into ``spliced_BD``."""
+        ``spliced`` (B, D) of their sample, or by its V vectors (B, V, D) in turn; no table is edited, so one batch may
+        carry many concepts. Gradients flow into ``spliced``."""
 
     @abstractmethod
     def features(self, x_t_BChw: Tensor, t_B: Tensor, *, grad: bool = False) -> Tensor:

@@ -157,6 +157,10 @@ class StableDiffusionBackbone(Backbone):
 
     # --- text
 
+    def text_parameters(self) -> dict[str, nn.Parameter]:
+        named = ((stable_name(name), p) for name, p in self.text_encoder.named_parameters())
+        return {f"text_model.{name.removeprefix('text_model.')}": p for name, p in named}
+
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         whole = self.tokenizer(list(prompts), verbose=False)["input_ids"]  # it warns of length; we count below
         ids = self.tokenizer(
@@ -184,12 +188,12 @@ class StableDiffusionBackbone(Backbone):
     def token_words(self, ids: Sequence[int]) -> list[str]:
         return [self.tokenizer.decode([int(i)]).strip() for i in ids]
 
-    def encode_text(self, ids_BT: Tensor, spliced_BD: Tensor | None = None) -> Tensor:
-        if spliced_BD is None:
+    def encode_text(self, ids_BT: Tensor, spliced: Tensor | None = None) -> Tensor:
+        if spliced is None:
             if (ids_BT == self.placeholder_id).any():
                 raise ValueError(f"the ids hold {self.placeholder}, but no embedding to put in its place was given")
             return self.text_encoder(ids_BT).last_hidden_state
-        with token_splice(self.text_encoder.get_input_embeddings(), self.placeholder_id, spliced_BD):
+        with token_splice(self.text_encoder.get_input_embeddings(), self.placeholder_id, spliced):
             return self.text_encoder(ids_BT).last_hidden_state
 
     @torch.no_grad()

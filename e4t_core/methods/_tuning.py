@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from e4t_core.adapters.subjects import TuneConfig, Tuned
 from e4t_core.backbones.base import Backbone
 from e4t_core.losses import latent_mask
 from e4t_core.methods.base import Identity
-
-
-def now(device: torch.device) -> float:
-    """Seconds of a clock, when everything that was asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def mask_of(identity: Identity, backbone: Backbone, wanted: bool, index: int = 0) -> Tensor | None:

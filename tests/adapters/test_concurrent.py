@@ -160,7 +160,7 @@ def test_alone_is_a_plain_loop_with_torchs_own_optimizer(backbone: Backbone) -> 
 
     leaf = tunable.flat(tunable.initial([one.seed])).requires_grad_()
     optimizer = torch.optim.AdamW([leaf], lr=1.0, eps=1e-5, weight_decay=0.1)
-    pool, rows = Pool(backbone, [one], [one.ids_PT]), slice(0, 1)
+    pool, rows = Pool.of(backbone, [one], [one.ids_PT]), slice(0, 1)
     state = Slots.new(streams.as_seeds([one.seed]), torch.zeros(1, 1), 4)
     losses = []
     for rate in learning_rates(config):

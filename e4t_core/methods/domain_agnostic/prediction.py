@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from e4t_core.adapters import streams
+from e4t_core.adapters.clock import now
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
 from e4t_core.losses import nearest_tokens
-from e4t_core.methods._tuning import now
 from e4t_core.methods.base import Identity
 from e4t_core.methods.domain_agnostic.config import DomainAgnosticConfig
 from e4t_core.methods.domain_agnostic.module import DomainAgnosticModule

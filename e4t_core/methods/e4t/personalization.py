@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from e4t_core.adapters.borrowed import borrowed
+from e4t_core.adapters.clock import now
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import UserError
-from e4t_core.methods._tuning import mask_of, now
+from e4t_core.methods._tuning import mask_of
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.e4t.adapter import changes, reference
 from e4t_core.methods.e4t.config import E4TConfig

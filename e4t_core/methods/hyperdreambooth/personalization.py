@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from e4t_core.adapters.clock import now
 from e4t_core.adapters.concurrent import tune
 from e4t_core.adapters.lidb import lidb_projections
 from e4t_core.adapters.subjects import Subject, Tuned
@@ -16,7 +17,7 @@ from e4t_core.adapters.tunable import LoRAWeights
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
 from e4t_core.memory import Fitting
-from e4t_core.methods._tuning import mask_of, now, tuning_facts
+from e4t_core.methods._tuning import mask_of, tuning_facts
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.hyperdreambooth.adapter import LIDB, LORA, NAME, reference
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
