@@ -2,6 +2,7 @@
 
 from e4t_core.methods.base import (
     Adapter,
+    BackboneMethod,
     Conditioning,
     Identity,
     Losses,
@@ -17,6 +18,7 @@ METHODS: Registry[Method] = Registry("method", "e4t_core.methods", Method)
 __all__ = [
     "METHODS",
     "Adapter",
+    "BackboneMethod",
     "Conditioning",
     "Identity",
     "Losses",

@@ -167,6 +167,9 @@ class Method(ABC):
     """What pre-training reads of another image of each sample's identity; a constructor may set it."""
     pretrains: ClassVar[bool] = True
     """False for methods that start from the backbone alone: they have no ``pretrain`` job and no checkpoint."""
+    several_images: ClassVar[bool] = False
+    """Whether :meth:`personalize` learns an identity from all the images that it is given. Other methods learn from
+    one, and ``personalize.images`` may not be more."""
     tunes: ClassVar[bool] = True
     """False for methods whose personalization is a prediction, without any optimizer step."""
     draws_together: ClassVar[bool] = False
@@ -258,3 +261,24 @@ class Method(ABC):
             f"the adapters of method '{self.name}' are not low-rank, so no LoRA file can hold them; methods whose "
             f"adapters are: {', '.join(able) or 'none'}"
         )
+
+
+class BackboneMethod(Method):
+    """A method that starts from the backbone alone: there is nothing to pre-train, and no checkpoint."""
+
+    columns: tuple[str, ...] = ()
+    pretrains: ClassVar[bool] = False
+
+    def build(self, backbone: Backbone, clip_dims: tuple[int, int]) -> nn.Module:
+        """A module without parameters."""
+        return nn.Module()
+
+    def pretrain_loss(
+        self, module: nn.Module, backbone: Backbone, batch: Mapping[str, Any], rng: torch.Generator
+    ) -> Losses:
+        """There is none.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"method '{self.name}' needs no pre-training; run personalize without --checkpoint")

@@ -87,7 +87,7 @@ def test_generation_uses_the_image_that_was_tuned_on(backbone: Backbone, make_me
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"unet.x": torch.ones(1)}, "no E4T tensor is called 'unet.x'"),
+        ({"unet.x": torch.ones(1)}, "no tensor of method 'e4t' is called 'unet.x'"),
         ({"denoiser.absent": torch.ones(1)}, r"denoiser\.absent is \(1,\), but here it is nothing"),
         ({"denoiser.conv_in.bias": torch.ones(3)}, r"denoiser\.conv_in\.bias is \(3,\), but here it is \(64,\)"),
     ],

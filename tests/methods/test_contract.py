@@ -25,8 +25,9 @@ RECORD = Record.of("adapter", {"seed": 0})
 PROMPTS = ["a photo of {}", "{} in the snow"]
 SAMPLER = SamplerConfig(steps=2, guidance=3.0, scheduler="ddim")
 
-pytestmark = pytest.mark.parametrize("name", METHODS.names())
 Make = Callable[..., Method]
+every = pytest.mark.parametrize("name", METHODS.names())
+pretraining = pytest.mark.parametrize("name", [name for name in METHODS.names() if METHODS.get(name).pretrains])
 
 
 def perturbed(module: nn.Module) -> nn.Module:
@@ -86,6 +87,7 @@ def loss_of(method: Method, module: nn.Module, backbone: Backbone, batch: dict[s
         return method.pretrain_loss(module, backbone, batch, rng(3)).total
 
 
+@pretraining
 def test_gradients_reach_what_is_trained_and_nothing_else(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     perturbed(module)
@@ -98,6 +100,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else(name: str, backbone: B
     assert not any(p.grad is not None for p in backbone.parameters())
 
 
+@pretraining
 def test_backbone_is_untouched_by_pretraining(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     before, names = snapshot(backbone), list(backbone.denoiser_parameters())
@@ -109,6 +112,7 @@ def test_backbone_is_untouched_by_pretraining(name: str, backbone: Backbone, mak
     assert any(not torch.equal(start[n], t) for n, t in module.state_dict().items())
 
 
+@every
 def test_step_0_equals_the_backbone(name: str, backbone: Backbone, make_method: Make) -> None:
     """With plain words where the concept is, the untouched backbone draws the same picture."""
     method, module = built(make_method, name, backbone)
@@ -118,12 +122,47 @@ def test_step_0_equals_the_backbone(name: str, backbone: Backbone, make_method: 
     assert torch.equal(ours, sample(backbone, prompted(method, backbone, PROMPTS), SAMPLER, seeds=[1, 2]))
 
 
-def test_same_seed_same_result(name: str, backbone: Backbone, make_method: Make) -> None:
+@pretraining
+def test_same_seed_same_loss(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     _, again = built(make_method, name, backbone)
     assert_same(snapshot(module), snapshot(again))
     batch = batch_for(method, backbone)
     assert torch.equal(loss_of(method, module, backbone, batch), loss_of(method, again, backbone, batch))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS.names() if not METHODS.get(name).pretrains])
+def test_without_pretraining_there_is_nothing_to_train(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
+    assert not module.state_dict()
+    assert not method.columns
+    with pytest.raises(UsageError, match=f"method '{name}' needs no pre-training"):
+        method.pretrain_loss(module, backbone, batch_of(backbone, 2), rng())
+
+
+@every
+def test_several_images_are_learned_from_or_refused(name: str, backbone: Backbone, make_method: Make) -> None:
+    """Nothing is left out in silence: the adapter is another than that of the first image alone, or says that it is
+    that one's, or there is none."""
+    method, module = built(make_method, name, backbone)
+    perturbed(module)
+    many = identity_of("ann", 1, images=3)
+    parts = {f: getattr(many, f)[:1] for f in ("images_N3HW", "clip_cls_NLD", "masks_N1HW", "clip_tokens_NTD")}
+    one = method.personalize(module, backbone, [replace(many, **parts)])[0]
+    if not method.several_images and "image" not in one.meta:
+        message = rf"'{name}' learns an identity from one image.*'ann' comes with 3.*images=1"
+        with pytest.raises(UsageError, match=message):
+            method.personalize(module, backbone, [many])
+        return
+    other = method.personalize(module, backbone, [many])[0]
+    assert method.several_images == any(not torch.equal(t, other.tensors[n]) for n, t in one.tensors.items())
+    said = "images" if method.several_images else "image"
+    assert (one.meta[said], other.meta[said]) == ((1, 3) if method.several_images else (0, 0))
+
+
+@every
+def test_same_seed_same_result(name: str, backbone: Backbone, make_method: Make) -> None:
+    method, module = built(make_method, name, backbone)
     perturbed(module)
     one, two = (method.personalize(module, backbone, [identity_of("ann", 1)])[0] for _ in range(2))
     assert_same(one.tensors, two.tensors)
@@ -131,6 +170,7 @@ def test_same_seed_same_result(name: str, backbone: Backbone, make_method: Make)
     assert method.tunes == any(not torch.equal(t, other.tensors[n]) for n, t in one.tensors.items())
 
 
+@every
 def test_personalization_gives_everything_back(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     perturbed(module)
@@ -153,6 +193,7 @@ def relative_distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float
     return float((a - b).norm() / b.norm())
 
 
+@every
 def test_company_changes_nothing(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     perturbed(module)
@@ -165,6 +206,7 @@ def test_company_changes_nothing(name: str, backbone: Backbone, make_method: Mak
         assert relative_distance(adapter.tensors, alone.tensors) < 1e-5
 
 
+@every
 def test_drawn_together_is_drawn_alone(name: str, backbone: Backbone, make_method: Make) -> None:
     """Two images of the first person and one of the second, in one batch with guidance."""
     method, module = built(make_method, name, backbone)
@@ -191,6 +233,7 @@ def test_drawn_together_is_drawn_alone(name: str, backbone: Backbone, make_metho
     assert (together[1] - together[2]).abs().max() > 0.02, "same prompt, same noise, another person"
 
 
+@every
 def test_saved_and_loaded_adapter_draws_the_same(
     name: str, backbone: Backbone, make_method: Make, tmp_path: Path
 ) -> None:
@@ -208,6 +251,7 @@ def test_saved_and_loaded_adapter_draws_the_same(
     assert not torch.equal(ours, image(method, module, backbone, plain, identity))
 
 
+@every
 def test_module_saved_and_loaded_is_the_same(name: str, backbone: Backbone, make_method: Make, tmp_path: Path) -> None:
     _, module = built(make_method, name, backbone)
     perturbed(module)
@@ -218,6 +262,7 @@ def test_module_saved_and_loaded_is_the_same(name: str, backbone: Backbone, make
     assert_same(snapshot(module), snapshot(fresh))
 
 
+@pretraining
 def test_checkpoint_of_another_setting_is_refused(
     name: str, backbone: Backbone, make_method: Make, tmp_path: Path
 ) -> None:
@@ -233,6 +278,7 @@ def test_checkpoint_of_another_setting_is_refused(
         load_module(Store(tmp_path), "module.safetensors", module)
 
 
+@every
 def test_export(name: str, backbone: Backbone, make_method: Make, tmp_path: Path) -> None:
     method, module = built(make_method, name, backbone)
     adapter = method.personalize(module, backbone, [identity_of("ann", 1)])[0]
@@ -244,6 +290,7 @@ def test_export(name: str, backbone: Backbone, make_method: Make, tmp_path: Path
         method.export(adapter, str(tmp_path), "gguf", RECORD, backbone)
 
 
+@every
 def test_adapter_of_other_weights_is_refused(name: str, backbone: Backbone, make_method: Make) -> None:
     method, module = built(make_method, name, backbone)
     identity = identity_of("ann", 1)

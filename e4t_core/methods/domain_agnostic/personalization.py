@@ -14,7 +14,7 @@ from e4t_core.adapters.dual_path import ConceptWeights
 from e4t_core.adapters.subjects import Subject, Tuned
 from e4t_core.backbones.base import Backbone
 from e4t_core.memory import Fitting
-from e4t_core.methods._tuning import mask_of, tuning_facts
+from e4t_core.methods._tuning import check_one_image, masks_of, tuning_facts
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.domain_agnostic.adapter import NAME, reference, scaled
 from e4t_core.methods.domain_agnostic.config import DomainAgnosticConfig
@@ -36,7 +36,9 @@ def personalize_all(
 
     Raises:
         DataError: an identity lacks the patch tokens that the encoder reads.
+        UsageError: an identity has several images.
     """
+    check_one_image(NAME, identities)
     predictions = [predict(config, module, backbone, one) for one in identities]
     with away(module):
         return tune_all(config, backbone, identities, predictions, fitting)
@@ -79,7 +81,7 @@ def _subject(
         seed=identity.seed,
         moments_N2Chw=prediction.moments,
         ids_PT=backbone.tokenize([t.replace("{}", backbone.placeholder) for t in config.templates]),
-        masks_N1hw=mask_of(identity, backbone, config.personalize.mask),
+        masks_N1hw=masks_of(identity, backbone, config.personalize.mask),
         start={**drawn, **prediction.tensors},
         constants={"hard": hard_D} if weights.dual else {},
     )

@@ -19,7 +19,7 @@ from e4t_core.adapters.modulation import modulated
 from e4t_core.adapters.weight_offsets import delta_matrices
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import CheckpointMismatch
-from e4t_core.methods._adapters import check_method
+from e4t_core.methods._adapters import by_group, check_fit, check_method, differences
 from e4t_core.methods.base import Adapter
 from e4t_core.methods.e4t.config import E4TConfig
 from e4t_core.methods.e4t.module import E4TModule
@@ -65,8 +65,8 @@ def changes(
     dtype = getattr(torch, config.personalize.save_dtype)
     encoder = {f"encoder.{name}": p for name, p in module.encoder.named_parameters()}
     tensors = {
-        **_differences("denoiser", denoiser, before["denoiser"], dtype),
-        **_differences("module", encoder, before["module"], dtype),
+        **differences("denoiser", denoiser, before["denoiser"], dtype),
+        **differences("module", encoder, before["module"], dtype),
     }
     if config.personalize.tune not in ("all", "components"):
         return tensors
@@ -81,17 +81,6 @@ def changes(
     return tensors
 
 
-def _differences(
-    prefix: str, now: Mapping[str, nn.Parameter], before: Mapping[str, Tensor], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    found = {}
-    for name, parameter in now.items():
-        delta = parameter.detach().float() - before[name].float()
-        if bool(delta.any()):
-            found[f"{prefix}.{name}"] = delta.to(dtype).cpu().contiguous()
-    return found
-
-
 @contextlib.contextmanager
 def applied(module: E4TModule, backbone: Backbone, adapter: Adapter, cls_LD: Tensor) -> Iterator[None]:
     """Inside, module and backbone are those of the adapter, offsets included; outside they are untouched.
@@ -100,10 +89,10 @@ def applied(module: E4TModule, backbone: Backbone, adapter: Adapter, cls_LD: Ten
         CheckpointMismatch: the adapter belongs to another module or backbone.
     """
     check(module, backbone, adapter)
-    groups = _by_group(adapter)
+    groups = by_group(adapter, ("denoiser", "module", "offsets"))
     denoiser, ours = backbone.denoiser_parameters(), dict(module.named_parameters())
     for group, known in (("denoiser", denoiser), ("module", ours)):
-        _check_fit(adapter, group, groups[group], known)
+        check_fit(adapter, group, groups[group], known)
     with shifted(denoiser, groups["denoiser"]), shifted(ours, groups["module"]):
         deltas = _delta_weights(module, backbone.device, groups["offsets"], cls_LD)
         functions = {name: (lambda dw=dw: dw) for name, dw in deltas.items()}
@@ -122,16 +111,6 @@ def _delta_weights(
     return delta_matrices(compact)
 
 
-def _by_group(adapter: Adapter) -> dict[str, dict[str, Tensor]]:
-    groups: dict[str, dict[str, Tensor]] = {"denoiser": {}, "module": {}, "offsets": {}}
-    for key, tensor in adapter.tensors.items():
-        group, _, name = key.partition(".")
-        if group not in groups:
-            raise CheckpointMismatch(f"adapter of '{adapter.identity}': no E4T tensor is called '{key}'")
-        groups[group][name] = tensor
-    return groups
-
-
 def check(module: E4TModule, backbone: Backbone, adapter: Adapter) -> None:
     """Refuse an adapter whose differences are relative to other weights.
 
@@ -145,13 +124,4 @@ def check(module: E4TModule, backbone: Backbone, adapter: Adapter) -> None:
             raise CheckpointMismatch(
                 f"the adapter of '{adapter.identity}' was tuned from {what} {there}, but here is {what} {here}; "
                 "give the checkpoint and backbone that it was personalized with"
-            )
-
-
-def _check_fit(adapter: Adapter, group: str, tensors: Mapping[str, Tensor], known: Mapping[str, nn.Parameter]) -> None:
-    for name, tensor in tensors.items():
-        if name not in known or known[name].shape != tensor.shape:
-            here = tuple(known[name].shape) if name in known else "nothing"
-            raise CheckpointMismatch(
-                f"adapter of '{adapter.identity}': {group}.{name} is {tuple(tensor.shape)}, but here it is {here}"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from e4t_core.adapters.borrowed import borrowed
 from e4t_core.adapters.clock import now
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import UserError
-from e4t_core.methods._tuning import mask_of
+from e4t_core.methods._tuning import compute_type, masks_of
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.e4t.adapter import changes, reference
 from e4t_core.methods.e4t.config import E4TConfig
@@ -69,7 +68,7 @@ class _Samples:
         self.cls_1LD = identity.clip_cls_NLD[one].to(backbone.device)
         with torch.no_grad():
             self.moments_12Chw = backbone.to_moments(identity.images_N3HW[one].to(backbone.device))
-        self.mask_11hw = mask_of(identity, backbone, config.personalize.mask, index)
+        self.mask_11hw = masks_of(identity, backbone, config.personalize.mask, one)
 
     def draw(self) -> NoisyBatch:
         """The next batch."""
@@ -110,19 +109,12 @@ def _accumulate(config: E4TConfig, module: E4TModule, backbone: Backbone, batch:
     ours, total = config.personalize, torch.zeros((), device=backbone.device)
     with module.offsets.held():
         for piece in batch.split(ours.micro_batch_size or ours.batch_size):
-            with _compute_type(backbone):
+            with compute_type(backbone):
                 loss = objective(config, module, backbone, piece, ours.reg_weight).total
             share = len(piece.t) / len(batch.t)
             (loss * share).backward()
             total = total + loss.detach() * share
     return total
-
-
-def _compute_type(backbone: Backbone) -> contextlib.AbstractContextManager[Any]:
-    """A half-precision backbone is tuned in bfloat16 over float32 copies of its weights: a step of 1.6e-5 is below
-    the rounding of half-precision weights, and bfloat16 needs no loss scaling."""
-    half = any(p.dtype != torch.float32 for p in backbone.parameters())
-    return torch.autocast(backbone.device.type, torch.bfloat16, enabled=half)
 
 
 @contextlib.contextmanager

@@ -9,17 +9,16 @@ import torch
 from torch import nn
 
 from e4t_core.adapters.concurrent import tuning_fit
-from e4t_core.adapters.lidb import Space
+from e4t_core.adapters.lidb import Space, lidb_projections
 from e4t_core.adapters.lidb_file import save_lidb
 from e4t_core.adapters.low_rank import LowRank
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError, UsageError, nearest
 from e4t_core.losses import draw_noise, latent_mask
 from e4t_core.methods._adapters import check_networks
-from e4t_core.methods._together import LowRankTogether
+from e4t_core.methods._conditioning import low_rank_conditioning, low_rank_together
 from e4t_core.methods.base import Adapter, Conditioning, Identity, Losses, Method
 from e4t_core.methods.hyperdreambooth.adapter import layers, lidb_alone
-from e4t_core.methods.hyperdreambooth.conditioning import LowRankConditioning
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 from e4t_core.methods.hyperdreambooth.module import HyperDreamBoothModule
 from e4t_core.methods.hyperdreambooth.objective import NoisyBatch, objective, targets_of
@@ -93,7 +92,7 @@ class HyperDreamBooth(Method):
         """The adapter's weights, and the words that it was trained with where the placeholder is."""
         check_networks(adapter, backbone)
         found = layers(self.config, cast(HyperDreamBoothModule, module).space, adapter, backbone.device)
-        return LowRankConditioning(backbone, found, adapter.meta["prompt"], prompts)
+        return low_rank_conditioning(backbone, lidb_projections(backbone), found, adapter.meta["prompt"], prompts)
 
     def conditioning_together(
         self,
@@ -108,7 +107,8 @@ class HyperDreamBooth(Method):
             check_networks(adapter, backbone)
         space = cast(HyperDreamBoothModule, module).space
         found = [layers(self.config, space, adapter, backbone.device) for adapter in adapters]
-        return LowRankTogether(backbone, found, [adapter.meta["prompt"] for adapter in adapters], prompts)
+        said = [adapter.meta["prompt"] for adapter in adapters]
+        return low_rank_together(backbone, lidb_projections(backbone), found, said, prompts)
 
     def low_rank_layers(self, adapter: Adapter, backbone: Backbone) -> Mapping[str, LowRank]:
         """Prediction and finetuning together: rank 1 + r, exact, on the CPU."""

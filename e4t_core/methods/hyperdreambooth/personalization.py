@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from e4t_core.adapters.tunable import LoRAWeights
 from e4t_core.backbones.base import Backbone
 from e4t_core.errors import DataError
 from e4t_core.memory import Fitting
-from e4t_core.methods._tuning import mask_of, tuning_facts
+from e4t_core.methods._tuning import check_one_image, subject_of, tuning_facts
 from e4t_core.methods.base import Adapter, Identity
 from e4t_core.methods.hyperdreambooth.adapter import LIDB, LORA, NAME, reference
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
@@ -47,7 +47,9 @@ def personalize_all(
 
     Raises:
         DataError: an identity lacks the image tokens that the hypernetwork reads.
+        UsageError: an identity has several images.
     """
+    check_one_image(NAME, identities)
     predictions = {one.id: _predict(config, module, one) for one in identities}
     meta = reference(config, module.space, backbone)
     if not config.personalize.steps:
@@ -86,14 +88,8 @@ def _subject(
     lidb_P: Tensor | None,
 ) -> Subject:
     """The one image and its prompt, on top of the prediction."""
-    return Subject(
-        id=identity.id,
-        seed=identity.seed,
-        moments_N2Chw=backbone.to_moments(identity.images_N3HW[:1].to(backbone.device)),
-        ids_PT=backbone.tokenize([config.prompt]),
-        masks_N1hw=mask_of(identity, backbone, config.personalize.mask),
-        constants={} if lidb_P is None else _constants(module, lidb_P),
-    )
+    subject = subject_of(identity, backbone, [config.prompt], config.personalize.mask)
+    return subject if lidb_P is None else replace(subject, constants=_constants(module, lidb_P))
 
 
 def _constants(module: HyperDreamBoothModule, lidb_P: Tensor) -> dict[str, Tensor]:

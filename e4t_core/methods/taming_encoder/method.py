@@ -30,6 +30,7 @@ class TamingEncoder(Method):
     name: ClassVar[str] = "taming_encoder"
     Config: ClassVar[type[TamingEncoderConfig]] = TamingEncoderConfig
     columns: tuple[str, ...] = ("latent", "clip", "caption")
+    several_images: ClassVar[bool] = True
     tunes: ClassVar[bool] = False
 
     config: TamingEncoderConfig
