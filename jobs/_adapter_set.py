@@ -28,6 +28,7 @@ FACTS = pa.schema(
         ("status", pa.string()),
         ("message", pa.string()),
         ("input_key", pa.string()),
+        ("input_keys", pa.list_(pa.string())),
         ("seed", pa.int64()),
         ("steps", pa.int32()),
         ("seconds", pa.float64()),
@@ -40,7 +41,8 @@ FACTS = pa.schema(
     ]
 )
 """A row per identity: ``ok`` or ``failed`` with the reason. ``seconds_setup`` is the loading of the models, once per
-actor; ``seconds`` the identity's own; ``key`` begins the names of its tensors; ``crc32`` is over their bytes."""
+actor; ``seconds`` the identity's own; ``key`` begins the names of its tensors; ``crc32`` is over their bytes;
+``input_keys`` are the samples that it was learned from, ``input_key`` the first of them."""
 
 _HEAD = 8
 

@@ -29,6 +29,7 @@ from pipelines.shards.keys import sample_key
 
 VERSION = 1
 """Raised when the output of the same inputs changes."""
+_WHO = ("identity", "input_key", "input_keys", "unit", "status")
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ def _checkpoint(job: Job, made_from: Mapping[str, str]) -> str | None:
 
 def _units(task: Task, adapters: AdapterSet) -> Iterator[Unit]:
     recipe, generate = task.recipe, task.recipe.generate
-    people: dict[int, list[tuple[str, str]]] = {}
-    for row in adapters.table.select(["identity", "input_key", "unit", "status"]).to_pylist():
+    people: dict[int, list[tuple[str, tuple[str, ...]]]] = {}
+    known = [name for name in _WHO if name in adapters.table.column_names]
+    for row in adapters.table.select(known).to_pylist():
         if row["status"] == "ok":
-            people.setdefault(row["unit"], []).append((row["identity"], row["input_key"]))
+            people.setdefault(row["unit"], []).append((row["identity"], tuple(_keys(row))))
     for made in adapters.manifest["units"]:
         made_from = {
             "version": VERSION,
@@ -115,6 +117,11 @@ def _units(task: Task, adapters: AdapterSet) -> Iterator[Unit]:
         }
         if items := tuple(people.get(made["unit"], ())):
             yield Unit("images", made["unit"], fingerprint(made_from), items)
+
+
+def _keys(facts: Mapping[str, Any]) -> list[str]:
+    """Of the images that an adapter was made from; one from before there could be several names one."""
+    return list(facts.get("input_keys") or [facts["input_key"]])
 
 
 def count_images(recipe: Recipe, units: Sequence[Unit]) -> int:
@@ -175,8 +182,8 @@ class Painter:
 
     def draw(self, unit: Unit) -> Iterator[tuple[str, list[Picture]]]:
         """Each identity of the unit with all its images, in order of prompt and index."""
-        rows = rows_of(self.dataset, [key for _, key in unit.items])
-        chosen = [Chosen(identity, key, rows[key], ()) for identity, key in unit.items]
+        rows = rows_of(self.dataset, [key for _, keys in unit.items for key in keys])
+        chosen = [Chosen(identity, keys, tuple(rows[key] for key in keys)) for identity, keys in unit.items]
         identities = load_identities(self.dataset, chosen, self.task.recipe.seed)
         each = count_images(self.task.recipe, [unit]) // len(identities)
         ready: list[Picture] = []
@@ -250,6 +257,7 @@ class Painter:
             "bytes_adapter": facts["bytes"],
             "near": ", ".join(json.loads(facts["meta_json"]).get("near", ())) or None,
             "input_key": facts["input_key"],
+            "input_keys": _keys(facts),
         }
 
 

@@ -1,10 +1,11 @@
-"""Which identities a job works on, from which image of each, and with which seeds."""
+"""Which identities a job works on, from which images of each, and with which seeds."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import pyarrow.compute as pc
@@ -24,19 +25,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chosen:
-    """An identity and its one image.
+    """An identity and the images that it is learned from.
 
     Attributes:
         identity: its name.
-        key: sample key of the image.
-        row: its row in the dataset.
-        marks: CRC-32 of the image's sample in each column that is read: the content behind the key.
+        keys: sample keys of the images, in the order in which they were drawn.
+        rows: their rows in the dataset.
+        marks: of each image, CRC-32 of its sample in each column that is read: the content behind the key.
     """
 
     identity: str
-    key: str
-    row: int
-    marks: tuple[int, ...]
+    keys: tuple[str, ...]
+    rows: tuple[int, ...]
+    marks: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def content(self) -> list[str | int]:
+        """What it is, for a fingerprint."""
+        parts: list[str | int] = [self.identity]
+        for key, marks in zip(self.keys, self.marks, strict=True):
+            parts += [key, *marks]
+        return parts
 
 
 def stable_seed(*parts: str | int) -> int:
@@ -83,17 +92,27 @@ def listed(source: Source, limit: int | None) -> dict[str, list[str]]:
 
 
 def choose(dataset: ShardDataset, config: PersonalizeConfig, seed: int) -> list[Chosen]:
-    """The selected identities, each with one of its images, drawn by (seed, identity)."""
+    """The selected identities, each with as many of its images as ``personalize.images`` says."""
     groups = select(dataset.identities(), config, f"{dataset.store.uri} version {dataset.version}")
-    keys = dataset.table["key"]
-    rows = []
-    for identity, group in groups.items():
-        ordered = sorted(group, key=lambda row: keys[row].as_py())
-        rows.append(ordered[stable_seed(seed, "input", identity) % len(ordered)])
-    marks = _marks(dataset, rows)
+    keys = dataset.table["key"].to_pylist()
+    drawn = {
+        identity: draw(identity, {keys[row]: row for row in group}, config, seed) for identity, group in groups.items()
+    }
+    marks = iter(_marks(dataset, [row for rows in drawn.values() for row in rows.values()]))
     return [
-        Chosen(identity, keys[row].as_py(), row, mark) for identity, row, mark in zip(groups, rows, marks, strict=True)
+        Chosen(identity, tuple(rows), tuple(rows.values()), tuple(islice(marks, len(rows))))
+        for identity, rows in drawn.items()
     ]
+
+
+def draw(identity: str, images: Mapping[str, T], config: PersonalizeConfig, seed: int) -> dict[str, T]:
+    """The images that an identity is learned from, by key. Their order depends on seed, identity and keys alone, so
+    that fewer are the first of more."""
+    ordered = sorted(images)
+    first = ordered.pop(stable_seed(seed, "input", identity) % len(ordered))
+    order = [first, *sorted(ordered, key=lambda key: stable_seed(seed, "input", identity, key))]
+    shown = order[: len(order) - config.held_out]
+    return {key: images[key] for key in (shown if config.images == "all" else shown[: config.images])}
 
 
 def columns(dataset: ShardDataset) -> tuple[str, ...]:
@@ -108,14 +127,14 @@ def _marks(dataset: ShardDataset, rows: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def load_identities(dataset: ShardDataset, chosen: Sequence[Chosen], seed: int) -> list[Identity]:
-    """The identities with their one image, its mask and its CLIP features."""
+    """The identities with their images, masks and CLIP features."""
     wanted = columns(dataset)
-    samples = dataset.samples([one.row for one in chosen], wanted)
-    return [_identity(sample, one, wanted, seed) for sample, one in zip(samples, chosen, strict=True)]
+    samples = iter(dataset.samples([row for one in chosen for row in one.rows], wanted))
+    return [_identity(list(islice(samples, len(one.rows))), one, wanted, seed) for one in chosen]
 
 
-def _identity(sample: Sample, one: Chosen, wanted: Sequence[str], seed: int) -> Identity:
-    batch = collate([sample], wanted)
+def _identity(samples: Sequence[Sample], one: Chosen, wanted: Sequence[str], seed: int) -> Identity:
+    batch = collate(samples, wanted)
     return Identity(
         id=one.identity,
         images_N3HW=batch["images"],

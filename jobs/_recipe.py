@@ -167,6 +167,7 @@ def load(which: str, assignments: Sequence[str] = ()) -> Recipe:
         }
     recipe = Recipe(**sections)
     _refuse_disagreement(recipe)
+    _refuse_several_images(recipe)
     return recipe
 
 
@@ -182,6 +183,18 @@ def _refuse_disagreement(recipe: Recipe) -> None:
                     f"stages.{column}.{name} is {_plain(there)!r} and method.{name} is {_plain(here)!r}: the method "
                     "learns what the stage makes, so give both one value"
                 )
+
+
+def _refuse_several_images(recipe: Recipe) -> None:
+    """A method that learns from one image must not be given more, of which it would use none."""
+    images = recipe.personalize.images
+    if images == 1 or METHODS.get(recipe.method.name).several_images:
+        return
+    able = [name for name in METHODS.names() if METHODS.get(name).several_images]
+    raise UsageError(
+        f"personalize.images is {images!r}, and method '{recipe.method.name}' learns an identity from one image; set "
+        f"personalize.images=1, or take a method that learns from several: {', '.join(able)}"
+    )
 
 
 def _read(which: str) -> dict[str, Any]:

@@ -45,7 +45,8 @@ _COST: tuple[_Column, ...] = (
     ("bytes_adapter", pa.int64(), "stored for the identity"),
     ("embedding_norm_json", pa.string(), "norm of the predicted embedding at each denoising step (E4T fig. 7)"),
     ("near", pa.string(), "words that the method says the concept is near to, nearest first"),
-    ("input_key", pa.string(), "sample key of the photo that was learned from"),
+    ("input_key", pa.string(), "sample key of the photo that was learned from, the first of several"),
+    ("input_keys", pa.list_(pa.string()), "sample keys of all photos that were learned from"),
 )
 _REAL: tuple[_Column, ...] = (
     ("heldout", pa.int64(), "real images of the identity that the method did not see"),
@@ -117,3 +118,10 @@ def markdown(schema: pa.Schema) -> Sequence[str]:
     """The schema as the lines of a table, as the README prints it."""
     rows = [f"| `{field.name}` | {field.type} | {field.metadata[b'about'].decode()} |" for field in schema]
     return ["| column | type | |", "|---|---|---|", *rows]
+
+
+def seen_keys(table: pa.Table) -> set[str]:
+    """Keys of the real images that the identities of these rows were learned from; all others are held out. Versions
+    from before an identity could have several have ``input_key`` alone."""
+    whole = table["input_keys"].to_pylist() if "input_keys" in table.column_names else []
+    return {*table["input_key"].to_pylist(), *(key for keys in whole for key in keys or ())}

@@ -30,7 +30,7 @@ from e4t_core.metrics import METRICS, BaseMetric, Metric, MetricConfig, SetMetri
 from e4t_core.record import content_hash, fingerprint
 from e4t_core.schema import image_member
 from e4t_core.storage import Store
-from jobs._rows import FEATURES, HELD_OUT, LOST, PLACE, SCORE, columns
+from jobs._rows import FEATURES, HELD_OUT, LOST, PLACE, SCORE, columns, seen_keys
 from jobs._units import ImageSet
 from pipelines.loader import ShardDataset
 
@@ -161,7 +161,7 @@ class Scorer:
     def _identity(self, part: pa.Table, identity: str) -> pa.Table:
         loaded, single = self._loaded, per_image(self._loaded)
         generated = embedded(self._pictures(part, identity), loaded)
-        concept, heldout = self._real(identity, set(part["input_key"].to_pylist()))
+        concept, heldout = self._real(identity, seen_keys(part))
         others = [metric for metric in single.values() if metric.references != "siblings"]
         seen = embedded(self._photos(concept), others)
         unseen = embedded(self._photos(heldout), [metric for metric in others if metric.references == "real"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from e4t_core.config import Config
 from e4t_core.sampling import SamplerConfig
@@ -62,20 +62,39 @@ class ActorsConfig(Config):
 
 
 class PersonalizeConfig(ActorsConfig):
-    """Which identities are personalized, and in units of how many.
+    """Which identities are personalized, from which of their images, and in units of how many.
 
     Attributes:
+        images: of each identity, drawn by the recipe's seed: a number (fewer are a part of more), or ``all``. More than
+            one takes a method that learns from several.
+        held_out: images of each identity that are shown to no method, so that ``evaluate`` can compare with them; they
+            are the last that a larger ``images`` would draw.
         identities_per_shard: identities in one committed unit of work.
         min_images, max_images: identities with fewer or more images are left out (both bounds included).
         max_identities: at most this many, in id order.
         allowed_failed_share: over this share of failed identities the job ends with exit code 3.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"images", "held_out"})
+
+    images: Count | Literal["all"] = 1
+    held_out: Annotated[int, Field(ge=0)] = 0
     identities_per_shard: Count = 16
     min_images: Count = 1
     max_images: int | None = None
     max_identities: int | None = None
     allowed_failed_share: Share = 0.0
+
+    @model_validator(mode="after")
+    def _has_as_many(self) -> PersonalizeConfig:
+        needed = self.held_out + (1 if self.images == "all" else self.images)
+        if self.min_images < needed:
+            held = f" and {self.held_out} held out" if self.held_out else ""
+            raise ValueError(
+                f"images is {self.images}{held}, which takes identities of {needed} images or more, and min_images is "
+                f"{self.min_images}: set min_images={needed} to leave smaller ones out"
+            )
+        return self
 
 
 class BenchmarkConfig(Config):

@@ -87,11 +87,13 @@ class _Variant:
         return f"{what}/{self.name}"
 
     def run(self) -> None:
-        checkpoint = f"pretrained/{self.pretraining}"
-        self._do("pretrain", checkpoint, shards=self.job.store.url(f"shards{self.suffix}"))
         people = self.job.store.url(f"people{self.suffix}")
         made = {name: self.job.store.url(self.place(name)) for name in ("adapters", "images")}
-        using = {"shards": people, "checkpoint": self.job.store.url(checkpoint)}
+        using = {"shards": people}
+        if self.recipe.build_method().pretrains:
+            checkpoint = f"pretrained/{self.pretraining}"
+            self._do("pretrain", checkpoint, shards=self.job.store.url(f"shards{self.suffix}"))
+            using["checkpoint"] = self.job.store.url(checkpoint)
         self._do("personalize", self.place("adapters"), **using)
         self._do("generate", self.place("images"), **using, adapters=made["adapters"])
         done = self._do("evaluate", self.place("evaluation"), shards=people, images=made["images"])

@@ -1,4 +1,4 @@
-"""Personalize many identities, one image each, in committed units over a pool of actors."""
+"""Personalize many identities from their images, in committed units over a pool of actors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from jobs._pool import announce_resources, spread
 from jobs._preprocess import ensure_shards
 from jobs._recipe import Recipe
 from jobs._run_folder import RunFolder
+from jobs._sections import PersonalizeConfig
 from jobs._units import Unit, commit, committed, newest_tries, parquet, publish
 from pipelines.loader import ShardDataset
 from pipelines.shards.keys import sample_key
 
-HELP = "personalize many identities from one image each; does only what is missing"
+HELP = "personalize many identities, from one image each or from all; does only what is missing"
 _VERSION = 1
 """Raised when the output of the same inputs changes."""
 
@@ -122,7 +123,7 @@ def _unit(task: Task, number: int, part: Sequence[Chosen], retry: int) -> Unit:
         "backbone": recipe.backbone.dump(),
         "clip": recipe.clip.dump(),
         "checkpoint": task.inputs.get("checkpoint_sha256", ""),
-        "identities": [[one.identity, one.key, *one.marks] for one in part],
+        "identities": [one.content for one in part],
         "retry": retry,
     }
     return Unit("adapters", number, fingerprint(made_from), tuple(part))
@@ -139,7 +140,7 @@ def _plan(job: Job) -> dict[str, Any]:
         groups = listed(recipe.build_source(), recipe.source.limit)
     chosen = select(groups, config, where)
     units = -(-len(chosen) // config.identities_per_shard)
-    job.say(f"personalize: {len(chosen)} of {len(groups)} identities of {where}, in {units} units, one image each")
+    job.say(f"personalize: {len(chosen)} of {len(groups)} identities of {where}, in {units} units, {_how_many(config)}")
     return {
         "dry_run": True,
         "identities": len(chosen),
@@ -147,6 +148,11 @@ def _plan(job: Job) -> dict[str, Any]:
         "units": units,
         "method": recipe.method.name,
     }
+
+
+def _how_many(config: PersonalizeConfig) -> str:
+    held = f", {config.held_out} held out" if config.held_out else ""
+    return ("one image each" if config.images == 1 else f"{config.images} images each") + held
 
 
 # --- doing it
@@ -232,7 +238,8 @@ class Personalizer:
             "unit": unit.number,
             "status": "ok" if adapter else "failed",
             "message": failures.get(one.identity, ""),
-            "input_key": one.key,
+            "input_key": one.keys[0],
+            "input_keys": list(one.keys),
             "seed": identity_seed(self.task.recipe.seed, one.identity),
             "steps": meta.get("steps", 0),
             "seconds": meta.get("seconds", 0.0),

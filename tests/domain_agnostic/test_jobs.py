@@ -130,7 +130,7 @@ def test_the_loss_and_the_prediction_read_what_the_stages_wrote(recipe: Recipe, 
         losses.total.backward()
     assert set(losses.terms) == {"diffusion", "embedding_l2", "contrastive", "offset_l2"}
     assert module.encoder.token.weight.grad.any()
-    chosen = [Chosen(name, "", rows[0], ()) for name, rows in dataset.identities().items()]
+    chosen = [Chosen(name, ("",), (rows[0],)) for name, rows in dataset.identities().items()]
     assert [one.identity.partition("/")[0] for one in chosen] == sorted(DOMAINS)
     for adapter in method.personalize(module, backbone, load_identities(dataset, chosen, recipe.seed)):
         assert adapter.meta["near"][0] == "object"  # an untrained encoder says the word that it starts from

@@ -127,7 +127,7 @@ def test_targets_of_another_meaning_are_refused(shards: str) -> None:
 
 def test_one_failed_identity_is_a_row_and_not_the_units_end(recipe: Recipe, shards: str, trained: Any) -> None:
     dataset = ShardDataset.open(shards)
-    chosen = [Chosen(name, "", rows[0], ()) for name, rows in dataset.identities().items()]
+    chosen = [Chosen(name, ("",), (rows[0],)) for name, rows in dataset.identities().items()]
     good, bad = load_identities(dataset, chosen, recipe.seed)
     assert good.clip_tokens_NTD is not None
     bad.images_N3HW.fill_(float("nan"))

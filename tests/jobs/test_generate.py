@@ -117,7 +117,7 @@ def test_more_images_of_a_prompt_keep_the_first(
     task = Task(recipe, "e4t", shards, 1, adapters, 1, checkpoint, str(tmp_path), {})
     few = ImageSet.open(images)
     rows = [row for row in few.table.to_pylist() if row["unit"] == 0]
-    unit = Unit("images", 0, "f" * 16, tuple(dict.fromkeys((row["identity"], row["input_key"]) for row in rows)))
+    unit = Unit("images", 0, "f" * 16, tuple(dict.fromkeys((row["identity"], (row["input_key"],)) for row in rows)))
     board = Told()
     assert Generator(task, board).run(unit) == 8  # type: ignore[arg-type]
     assert board == [3, 1, 3, 1]

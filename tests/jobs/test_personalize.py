@@ -80,14 +80,14 @@ def test_samples_without_identity_are_left_out() -> None:
 
 def test_the_draw_depends_on_seed_and_identity_only(shards: str) -> None:
     dataset = ShardDataset.open(shards)
-    whole = {one.identity: one.key for one in choose(dataset, config(), 0)}
-    part = {one.identity: one.key for one in choose(dataset, config(max_identities=2), 0)}
+    whole = {one.identity: one.keys for one in choose(dataset, config(), 0)}
+    part = {one.identity: one.keys for one in choose(dataset, config(max_identities=2), 0)}
     assert part.items() <= whole.items()
-    others = [tuple(one.key for one in choose(dataset, config(), seed)) for seed in range(8)]
+    others = [tuple(one.keys for one in choose(dataset, config(), seed)) for seed in range(8)]
     assert len(set(others)) > 1
     groups = dataset.identities()
     keys = dataset.table["key"].to_pylist()
-    assert all(key in {keys[row] for row in groups[identity]} for identity, key in whole.items())
+    assert all(key in {keys[row] for row in groups[identity]} for identity, (key,) in whole.items())
 
 
 # --- what comes out

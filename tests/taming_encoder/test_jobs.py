@@ -69,7 +69,7 @@ def test_personalizing_reads_the_masked_features(shards: str) -> None:
     dataset = ShardDataset.open(shards)
     (chosen, *_) = choose(dataset, recipe.personalize, 0)
     (one,) = load_identities(dataset, [chosen], 0)
-    sample = dataset.samples([chosen.row], ["ingest", "mask", "clip"])[0]
+    sample = dataset.samples([chosen.rows[0]], ["ingest", "mask", "clip"])[0]
     stage = next(stage for stage in recipe.build_stages() if stage.name == "clip")
     stage.setup()
     with_mask = stage([{k: v for k, v in sample.items() if not k.startswith("clip")}])[0]
