@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +11,10 @@ from e4t_core.record import fingerprint
 from jobs.__main__ import start
 from jobs._job import Job, chosen
 from jobs._preprocess import PREPROCESS, makes_columns
-from jobs._recipe import Recipe, load
+from jobs._recipe import load
 from jobs._run_folder import decisive
 from jobs._sections import AblationsConfig
+from jobs._variants import assignments, data_of, words_of
 
 HELP = "variants of a method, each pre-trained, personalized, drawn and scored alike, compared on one page"
 RECIPE = "e4t_ablations_tiny"
@@ -34,7 +34,7 @@ def run(job: Job) -> dict[str, Any]:
     variants that change the data have shards of their own.
     """
     known = _section(job).variants
-    data = _data(load(job.args.recipe, [*job.args.set, "ablations=null"]))
+    data = data_of(load(job.args.recipe, [*job.args.set, "ablations=null"]))
     variants = [_Variant(job, name, known[name], data) for name in chosen(job.args.only, tuple(known), "variant")]
     trainings = {variant.pretraining for variant in variants}
     job.say(f"ablate: {len(variants)} variants, {len(trainings)} pre-trainings -> {job.out}")
@@ -70,7 +70,7 @@ class _Variant:
     def __init__(self, job: Job, name: str, changes: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         self.job, self.name, self.changes = job, name, changes
         self.recipe = load(job.args.recipe, [*job.args.set, *_assignments(changes)])
-        ours, decides = _data(self.recipe), decisive(self.recipe.dump())
+        ours, decides = data_of(self.recipe), decisive(self.recipe.dump())
         self.suffix = "" if ours["made"] == data["made"] else f"-{fingerprint(ours['made'])}"
         self.pretraining = fingerprint(decides if ours == data else {**decides, "data": ours})
         self.scores: dict[str, Any] = {}
@@ -105,22 +105,13 @@ class _Variant:
         return _start(self.job, command, self.name, changes, *words, out=out)
 
 
-def _data(recipe: Recipe) -> dict[str, Any]:
-    """What decides the data that is trained on: ``made``, the content of the shards, and how it is drawn from them."""
-    dumped = recipe.dump()
-    source = {key: value for key, value in dumped["source"].items() if key != "shares"}
-    made = {name: dumped[name] for name in ("seed", "shards", "backbone", "clip", "stages")}
-    return {"made": {**made, "source": source}, "shares": dumped["source"].get("shares")}
-
-
 def _start(job: Job, command: str, title: str, changes: Mapping[str, Any], *words: str, out: str) -> dict[str, Any]:
     """One ordinary command with the variant's changes to the recipe."""
     job.say(f"ablate: {title}: {command}")
     sets = [*job.args.set, *_assignments(changes)]
-    over = [word for text in sets for word in ("--set", text)]
-    return start(command, ["--recipe", job.args.recipe, *over, *words, "--out", job.store.url(out), "--yes"])
+    return start(command, words_of(job.args.recipe, sets, *words, out=job.store.url(out)))
 
 
 def _assignments(changes: Mapping[str, Any]) -> list[str]:
-    """As ``--set`` takes them; a variant's own recipe says nothing of the others."""
-    return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + ["ablations=null"]
+    """A variant's own recipe says nothing of the others."""
+    return [*assignments(changes), "ablations=null"]
