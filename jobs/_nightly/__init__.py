@@ -1,0 +1,1 @@
+"""What ``nightly`` is made of: entrants, pins, the decision, the history, the webhook, the page."""
