@@ -26,6 +26,7 @@ from jobs._sections import (
     EvaluateConfig,
     GenerateConfig,
     MlflowConfig,
+    NightlyConfig,
     PersonalizeConfig,
     RayConfig,
     ShardsConfig,
@@ -50,10 +51,11 @@ _PLAIN: dict[str, type[Config]] = {
 _NAMED: dict[str, Registry[Any]] = {"source": SOURCES, "method": METHODS}
 _MANY: dict[str, Registry[Any]] = {"stages": STAGES, "metrics": METRICS}
 _OPTIONAL = {"shards", "workers", "personalize", "evaluate", "ray", "mlflow"}
-_SELDOM: dict[str, type[Config]] = {"stack": StackConfig, "ablations": AblationsConfig}
+_SELDOM: dict[str, type[Config]] = {"stack": StackConfig, "ablations": AblationsConfig, "nightly": NightlyConfig}
 """Sections that most recipes do not have; absent ones are None and enter no hash."""
-_PLACES = {"ray", "mlflow", "workers"}
-"""Sections that say where a run happens, not what it computes: they do not enter :attr:`Recipe.hash`."""
+_PLACES = {"ray", "mlflow", "workers", "nightly"}
+"""Sections that say where a run happens and who watches it, not what it computes: they do not enter
+:attr:`Recipe.hash`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Recipe:
     mlflow: MlflowConfig
     stack: StackConfig | None = None
     ablations: AblationsConfig | None = None
+    nightly: NightlyConfig | None = None
 
     @property
     def models(self) -> Models:

@@ -171,6 +171,51 @@ class AblationsConfig(Config):
     people: dict[str, Any] = Field(default_factory=dict)
 
 
+class NightlyMethod(Config):
+    """One method of a night.
+
+    Attributes:
+        recipe: the recipe (shipped name, path or URI) whose method it is and whose data it is pre-trained on; ``null``
+            is the nightly's own, with a checkpoint that is given. People, prompts, sampler, metrics and models are
+            always the nightly's.
+        changes: to that recipe, as ``{method.personalize.steps: 40}``.
+        checkpoint: what `pretrain` wrote; ``null`` pre-trains by ``recipe`` on the first night.
+    """
+
+    recipe: str | None = None
+    changes: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+class NightlyConfig(Config):
+    """What `nightly` runs, and what it takes for a drop.
+
+    Attributes:
+        methods: name -> method.
+        people: changes that make the recipe give the identities that are personalized; ``--set`` goes over them.
+        pins: what data and weights must be: ``data``, ``backbone``, ``clip``, ``metrics.NAME`` or ``methods.NAME``
+            (a checkpoint) -> its fingerprint. `nightly --dry-run` shows those there are.
+        alpha: family-wise error rate over all scores of all methods.
+        effects: score -> the smallest drop that matters, in its own unit; held-out scores take that of their score.
+            ``scored`` is for the share of an identity's images that could be scored.
+        effect: the same for scores that are not named.
+        bootstrap_samples: resamples over identities.
+        keep: finished nights whose adapters and pictures stay; scores, reports and history always do.
+        webhook: where a summary is posted as JSON with ``text`` (Slack's form); ``null`` takes the environment's
+            ``NIGHTLY_WEBHOOK``, else nobody is told. Such addresses are secrets: it enters no record.
+    """
+
+    methods: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], NightlyMethod], Field(min_length=1)]
+    people: dict[str, Any] = Field(default_factory=dict)
+    pins: dict[str, str] = Field(default_factory=dict)
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    effects: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    effect: Annotated[float, Field(ge=0)] = 0.01
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 5000
+    keep: Count = 2
+    webhook: str | None = Field(default=None, exclude=True)
+
+
 class RayConfig(Config):
     """Which Ray.
 

@@ -1,0 +1,90 @@
+"""`nightly` with nothing stood in for: the small stack learns people and draws them, and is caught when broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e4t_core.storage import Store
+from jobs import __main__ as jobs_main
+from jobs import generate
+from tests.jobs.conftest import everything
+
+LITTLE = (
+    "source.identities=8",
+    "source.images_per_identity=2",
+    "personalize.max_identities=8",
+    "personalize.identities_per_shard=4",
+    "method.personalize.steps=3",
+    "method.personalize.batch_size=4",
+    "method.personalize.base_lr=8.0e-5",
+    "generate.sampler.steps=5",
+    "generate.prompts=[{name: photo, template: 'a photo of {}', concept_less: a photo}]",
+    "nightly.methods={e4t: {checkpoint: 'bundled:e4t_face'}}",
+    "nightly.bootstrap_samples=1000",
+)
+BROKEN = "method.personalize.tune=none"
+"""E4T without its tuning draws people of the right kind, and not the right people."""
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("ray_local")]
+
+
+def night(out: Path, date: str, *sets: str) -> tuple[int, dict[str, Any]]:
+    over = [word for text in (*LITTLE, *sets) for word in ("--set", text)]
+    done = jobs_main.start("nightly", ["--recipe", "nightly_tiny", *over, "--out", str(out), "--date", date])
+    return done["exit_code"], done
+
+
+def test_a_night_is_killed_and_goes_on_and_a_broken_method_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread = generate.spread
+
+    def killed(*args: Any) -> Iterator[Any]:
+        for done in spread(*args):
+            yield done
+            raise KeyboardInterrupt  # one of two units is drawn
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generate, "spread", killed)
+        with pytest.raises(KeyboardInterrupt):
+            night(tmp_path, "2026-01-01", "seed=1")
+    kept = everything(tmp_path / "nights" / "2026-01-01" / "e4t")
+    code, first = night(tmp_path, "2026-01-01", "seed=1")
+    assert (code, first["status"]) == (0, "first")
+    assert kept.items() <= everything(tmp_path / "nights" / "2026-01-01" / "e4t").items()
+
+    before = everything(tmp_path)
+    assert night(tmp_path, "2026-01-01", "seed=1")[1] == first
+    assert everything(tmp_path) == before
+
+    code, broken = night(tmp_path, "2026-01-02", "seed=2", BROKEN)
+    assert code == 1
+    assert {f["metric"] for f in broken["moved"] if f["verdict"] == "drop"} >= {"identity", "identity_heldout"}
+    assert (tmp_path / "nights" / "2026-01-02" / "report" / "report.html").exists()
+    assert "Regressed" in Store(tmp_path).read("nightly.html").decode()
+
+
+def test_of_twenty_nights_that_differ_in_the_sampling_seed_at_most_one_alarms(tmp_path: Path) -> None:
+    """Other photos, other tunings, other noise; the same people and weights. Minimal effects hide nothing."""
+    none = ("nightly.effect=0.0", "nightly.effects={}")
+    codes = [night(tmp_path, f"2026-01-{seed:02d}", f"seed={seed}", *none)[0] for seed in range(1, 21)]
+    assert sum(codes) <= 1
+
+
+def test_a_method_is_pre_trained_on_its_own_people_once(tmp_path: Path) -> None:
+    method = (
+        "nightly.methods={hyperdreambooth: {recipe: hyperdreambooth_tiny, changes: {train.steps: 2, "
+        "source.identities: 4, stages.lidb.tune.steps: 2, method.personalize.steps: 2}}}",
+        "nightly.pins={}",
+    )
+    first = night(tmp_path, "2026-01-01", "seed=1", *method)[1]
+    (trained,) = (tmp_path / "pretrained").iterdir()
+    before = everything(trained)
+    second = night(tmp_path, "2026-01-02", "seed=2", *method)[1]
+    assert everything(trained) == before
+    weights = [done["methods"]["hyperdreambooth"]["fingerprint"] for done in (first, second)]
+    assert weights[0] == weights[1]
+    assert second["methods"]["hyperdreambooth"]["compared_with"] == "2026-01-01"
