@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -106,6 +106,19 @@ class AdapterSet:
         if identity not in self._rows:
             raise UsageError(f"{self.store.uri} has no adapter of '{identity}'{nearest(identity, self._rows)}")
         return dict(self._rows[identity])
+
+    def chosen(self, asked: Sequence[str] | None) -> list[str]:
+        """The identities asked for; all that succeeded if none are.
+
+        Raises:
+            UsageError: one is not in the set, or there is none at all.
+        """
+        if asked:
+            return [self.facts(identity)["identity"] for identity in dict.fromkeys(asked)]
+        found = [row["identity"] for row in self.table.to_pylist() if row["status"] == "ok"]
+        if not found:
+            raise UsageError(f"{self.store.uri} has no identity whose personalization succeeded")
+        return found
 
     def read(self, identity: str) -> Adapter:
         """An identity's adapter; nothing else of its unit is fetched.

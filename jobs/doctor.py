@@ -124,7 +124,7 @@ def _storage(job: Job) -> Check:
 def _mlflow(job: Job) -> Check:
     from jobs._tracking import Tracker
 
-    tracker = Tracker.open(job.recipe.mlflow, job.args.out)
+    tracker = Tracker.open(job.recipe.mlflow, job.args.out, must_answer=True)
     return Check("mlflow", True, f"{tracker.uri} answers, experiment '{job.recipe.mlflow.experiment}'")
 
 

@@ -24,6 +24,7 @@ from jobs._real_sets import Embedder, Part
 from jobs._rows import columns, conformed, score_rows
 from jobs._sets import score_set
 from jobs._tracking import Run, Tracker, shown
+from jobs._tracking.datasets import StoreDataset
 
 HELP = "score images: ID, CLIP-T, CLIP-I, DINO, diversity, KID, cost, with intervals over identities"
 RESULT = "evaluation.json"
@@ -191,7 +192,7 @@ class Evaluation(Inputs):
             store.put_file(rows, file.path)
         result = self._result(_aggregates.summed(sums, self.job.recipe.evaluate, self.job.recipe.seed), rows)
         result["mlflow"] = self._log(tracker, result)
-        self.job.say(f"evaluate: logged to experiment '{tracker.experiment}' at {shown(tracker.uri)}")
+        self.job.say(f"evaluate: {tracker.standing()}")
         store.put(RESULT, (json.dumps(result, indent=1) + "\n").encode())  # in the recipe's order
         return result
 
@@ -251,16 +252,29 @@ class Evaluation(Inputs):
 
     def _log(self, tracker: Tracker, result: Mapping[str, Any]) -> dict[str, Any]:
         benchmark = self._benchmark()
-        parent = tracker.shared(f"benchmark {result['name']}", fingerprint(benchmark), benchmark)
-        with parent:
+        with tracker.start(f"benchmark {result['name']}", benchmark, key=fingerprint(benchmark)) as parent:
             runs = {m["method"]: self._log_method(tracker, parent, m, result) for m in result["methods"]}
-        return {"uri": shown(tracker.uri), "experiment": tracker.experiment, "parent": parent.id, "runs": runs}
+        where = {"uri": shown(tracker.uri), "experiment": tracker.experiment}
+        return {**where, "parent": parent.id, "benchmark": parent.facts(), "runs": runs}
 
-    def _log_method(self, tracker: Tracker, parent: Run, figures: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    def _log_method(
+        self, tracker: Tracker, parent: Run, figures: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> str | None:
+        """MLflow's id of the method's run. One that was killed after logging logs to the same run again."""
         params = {**result["record"]["recipe"], "inputs": result["record"]["inputs"], "hash": result["recipe_hash"]}
-        with tracker.start(f"{figures['method']} ({result['name']})", params, parent) as run:
+        key = fingerprint([self.fingerprint, figures["method"], absolute(self.job.out)])
+        with tracker.start(f"{figures['method']} ({result['name']})", params, parent, key=key) as run:
+            run.inputs(self._datasets(), "evaluation")
             run.metrics(_aggregates.metrics(dict(figures)))
             run.flush()
             run.artifact_from(self.job.store, result["rows"])
             run.json(RESULT, result)
         return run.id
+
+    def _datasets(self) -> list[StoreDataset]:
+        """What was scored, and against which photos."""
+        version, references = self.references
+        return [
+            StoreDataset.shards(self.shards_uri, version, references),
+            StoreDataset.images(self.images_uri, self.images.manifest, fingerprint(list(self.keys.values()))),
+        ]

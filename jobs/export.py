@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from e4t_core.adapters.export import FORMATS, export_low_rank
@@ -41,7 +41,7 @@ def run(job: Job) -> dict[str, Any]:
     fmt = job.required("format", f"choose from {', '.join(known)}")
     if fmt not in known:
         raise UsageError(f"--format is '{fmt}', which method '{kind.name}' has not{nearest(fmt, known)}")
-    identities = _chosen(adapters, job.args.identity)
+    identities = adapters.chosen(job.args.identity)
     made = f"{adapters.store.uri}#{adapters.manifest['version']}"
     summary = {"out": job.out, "method": adapters.manifest["method"], "format": fmt, "identities": len(identities)}
     job.say(f"export: {len(identities)} identities of {made} -> {job.out} for {fmt}")
@@ -56,20 +56,6 @@ def run(job: Job) -> dict[str, Any]:
     size = sum(files.values())
     job.say(f"export: {len(files)} files, {size / max(len(identities), 1) / 1e6:.2f} MB an identity")
     return {**summary, "adapters": made, "files": len(files), "bytes": size}
-
-
-def _chosen(adapters: AdapterSet, asked: Sequence[str] | None) -> list[str]:
-    """The identities to export.
-
-    Raises:
-        UsageError: one that was asked for is not in the set, or there is none at all.
-    """
-    if asked:
-        return [adapters.facts(identity)["identity"] for identity in dict.fromkeys(asked)]
-    found = [row["identity"] for row in adapters.table.to_pylist() if row["status"] == "ok"]
-    if not found:
-        raise UsageError(f"{adapters.store.uri} has no identity whose personalization succeeded")
-    return found
 
 
 def _models(job: Job, manifest: Mapping[str, Any]) -> tuple[Method, Backbone]:

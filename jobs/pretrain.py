@@ -21,6 +21,7 @@ from jobs._preprocess import makes_columns
 from jobs._recipe import Recipe
 from jobs._run_folder import MODULE, RECORD, Data, RunFolder, init_inputs
 from jobs._tracking import Run, Tracker
+from jobs._tracking.datasets import StoreDataset
 from pipelines.loader import ShardDataset
 
 HELP = "pre-train the method's module on shards, on any number of workers; resumes from its last checkpoint"
@@ -50,9 +51,11 @@ def run(job: Job) -> dict[str, Any]:
         return _summary(folder, finished)
     tracker = Tracker.open(recipe.mlflow, job.out)
     about = {**public(recipe.dump()), "recipe_hash": recipe.hash, "shards_fingerprint": data.fingerprint}
-    with job.ray(), tracker.shared(f"pretrain {recipe.name}", f"pretrain-{run_id}", about) as tracked:
+    with job.ray(), tracker.start(f"pretrain {recipe.name}", about, key=f"pretrain-{run_id}") as tracked:
+        tracked.inputs([StoreDataset.shards(data.uri, data.version, data.fingerprint)], "training")
         _train(job, folder, data, tracked)
         tracked.artifact_from(folder.store, RECORD)
+    job.say(f"pretrain: {tracker.standing()}")
     record = folder.trained()
     job.say(f"pretrain: step {record.facts['steps']}, loss {record.facts['loss']:.4f} -> {folder.store.url(MODULE)}")
     return _summary(folder, record)
@@ -153,8 +156,7 @@ class _Shown:
 
     def __init__(self, job: Job, bar: Any, tracked: Run) -> None:
         self.job, self.bar, self.tracked = job, bar, tracked
-        # a run that goes on has its first lines already
-        self.logged = {metric.step for metric in tracked.client.get_metric_history(tracked.id, "train/loss")}
+        self.logged: set[int] = set()  # workers that start again tell the curve so far
         self.starts = 0
 
     def read(self, notice: dict[str, Any]) -> None:

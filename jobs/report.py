@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from e4t_core.errors import UsageError
@@ -16,9 +14,12 @@ from jobs._report.inputs import Entry, Shards, load_entries
 from jobs._report.page import render
 from jobs._report.sheet import sheet
 from jobs._tracking import Tracker, TrackingError
+from jobs._tracking.replay import replay
+from jobs._tracking.spool import Spool
+from jobs._trade_off import trade_off
 
 HELP = "one self-contained page: trade-off plot, tables with intervals, pictures, cost, lineage"
-PAGE, SHEET = "report.html", "sheet.png"
+PAGE, SHEET, PLOT = "report.html", "sheet.png", "trade_off.png"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +32,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shards", metavar="URI", help="the real images, if they are elsewhere now")
     parser.add_argument("--identities", type=int, default=12, metavar="N", help="most identities pictured (default 12)")
+    parser.add_argument(
+        "--sync",
+        action="append",
+        metavar="URI",
+        help="send to MLflow what waits in the --out of a job, or in any folder below, because no server answered; "
+        "repeatable; alone, it makes no page",
+    )
 
 
 def run(job: Job) -> dict[str, Any]:
     """Write ``report.html`` to ``--out`` and attach it to the evaluations' MLflow runs; ``sheet.png`` beside it has
-    the gallery as one picture."""
+    the gallery as one picture. With ``--sync``, send what waits for MLflow first."""
+    synced = _sync(job) if job.args.sync else {}
+    if synced and not job.args.evaluation:
+        return synced
     entries = _entries(job)
     first = entries[0].result
     shards = Shards.load(job.args.shards or first["shards"]["uri"], first["shards"]["version"])
@@ -45,9 +56,11 @@ def run(job: Job) -> dict[str, Any]:
         return {"dry_run": True, **summary}
     page = render(entries, shards, max(job.args.identities, 1), command_line("report", job.args)).encode()
     job.store.put(PAGE, page)
-    job.store.put(SHEET, sheet(entries, shards, max(job.args.identities, 1)))
+    pictures = sheet(entries, shards, max(job.args.identities, 1))
+    job.store.put(SHEET, pictures)
     job.say(f"report: {len(page) / 1e6:.1f} MB in {job.store.url(PAGE)}")
-    return {**summary, "sheet": job.store.url(SHEET), "bytes": len(page), "mlflow": _attach(job, entries, page)}
+    attached = _attach(job, entries, {PAGE: page, SHEET: pictures, PLOT: trade_off(entries)})
+    return {**summary, **synced, "sheet": job.store.url(SHEET), "bytes": len(page), "mlflow": attached}
 
 
 def _entries(job: Job) -> list[Entry]:
@@ -60,24 +73,37 @@ def _entries(job: Job) -> list[Entry]:
     return load_entries(uris, images)
 
 
-def _attach(job: Job, entries: Sequence[Entry], page: bytes) -> list[str]:
-    """Ids of the benchmark runs that got the page. The page itself is written already, so a tracking store that is
+def _attach(job: Job, entries: Sequence[Entry], files: Mapping[str, bytes]) -> list[str]:
+    """Ids of the benchmark runs that got the files. The page itself is written already, so a tracking store that is
     gone or was moved costs a line, not the report."""
     attached = []
-    with tempfile.TemporaryDirectory(prefix="e4t-") as folder:
-        path = Path(folder) / PAGE
-        path.write_bytes(page)
-        for uri, run_id in {_where(job, entry): None for entry in entries}:
-            try:
-                Tracker.attach(uri, run_id, path)
-                attached.append(run_id)
-            except TrackingError as error:
-                job.say(f"report: not attached to MLflow run {run_id}: {error}")
+    for logged in {_benchmark(entry): entry.result["mlflow"] for entry in entries}.values():
+        try:
+            run = Tracker.again(logged, job.recipe.mlflow, job.out)
+        except TrackingError as error:
+            job.say(f"report: not attached to MLflow run {logged['parent']}: {error}")
+            continue
+        for name, data in files.items():
+            run.content(name, data)
+        job.say(f"report: {run.link.standing(f'MLflow run {run.id}')}")
+        attached += [run.id] if run.id else []
     return attached
 
 
-def _where(job: Job, entry: Entry) -> tuple[str, str]:
-    """Tracking URI and parent run; the recipe or the environment may know the store by a newer address."""
-    named = job.recipe.mlflow.uri or os.environ.get("MLFLOW_TRACKING_URI")
+def _benchmark(entry: Entry) -> tuple[str, str]:
+    """Tracking store and run that the entry was logged to, as it was told then."""
     logged = entry.result["mlflow"]
-    return named or logged["uri"], logged["parent"]
+    return logged["uri"], logged.get("benchmark", {}).get("key") or logged["parent"]
+
+
+def _sync(job: Job) -> dict[str, Any]:
+    """Send what waits; the recipe or the environment may know the store by a newer address."""
+    uri = job.recipe.mlflow.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if job.dry_run:
+        waiting = {spool.uri: len(spool.waiting()) for place in job.args.sync for spool in Spool.below(place)}
+        for place, count in waiting.items():
+            job.say(f"report: {count} records wait in {place}")
+        return {"dry_run": True, "waiting": sum(waiting.values())}
+    sent = replay(job.args.sync, uri, lambda line: job.say(f"report: {line}"))
+    job.say(f"report: {sent} records sent to MLflow")
+    return {"sent": sent, "waiting": 0}

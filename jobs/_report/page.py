@@ -267,7 +267,7 @@ def _lineage(entries: Sequence[Entry], shards: Shards) -> list[dict[str, Any]]:
                 f"fingerprint of {k.removeprefix('weights.')}": _short(v) for k, v in result["record"]["inputs"].items()
             },
             "MLflow": f"{result['mlflow']['uri']}, experiment {result['mlflow']['experiment']}",
-            "MLflow runs": ", ".join(f"{m} {run}" for m, run in result["mlflow"]["runs"].items()),
+            "MLflow runs": ", ".join(f"{m} {run or '(not sent yet)'}" for m, run in result["mlflow"]["runs"].items()),
         }
         out.append({"labels": labels, "facts": facts, "commands": [result["images"]["command"], result["command"]]})
     return out

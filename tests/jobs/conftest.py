@@ -17,6 +17,7 @@ from e4t_core.storage import Store
 from jobs import __main__ as jobs_main
 from jobs._recipe import load
 from tests.shards.support import build
+from tests.support.mlflow_server import MlflowServer
 
 SMALL = (
     "source.identities=5",
@@ -89,6 +90,15 @@ def killing(name: str, when: Callable[[], bool], timeout: float = 120) -> Iterat
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
     """URI of an MLflow sqlite store; making its tables takes seconds, so there is one."""
     return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A server that answers; a test that stops it starts it again."""
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -332,7 +332,8 @@ def test_the_sheet_has_each_picture_in_its_place(bench: Path, tmp_path: Path) ->
 
 def test_it_is_attached_to_the_benchmark(bench: Path, single: str) -> None:
     logged = result(bench, "first")["mlflow"]
-    assert [a.path for a in MlflowClient(logged["uri"]).list_artifacts(logged["parent"])] == ["report.html"]
+    attached = [a.path for a in MlflowClient(logged["uri"]).list_artifacts(logged["parent"])]
+    assert attached == ["report.html", "sheet.png", "trade_off.png"]
 
 
 def test_a_tracking_store_that_moved_costs_a_line(

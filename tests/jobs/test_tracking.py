@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from jobs import _tracking
 from jobs._sections import MlflowConfig
 from jobs._tracking import PARENT_TAG, Tracker, TrackingError, flatten, shown
-from tests.support.processes import free_port, running, tool, wait_for_http
+from jobs._tracking.places import absolute, beside
+from tests.support.processes import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -20,15 +19,9 @@ def _no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri, log = f"http://127.0.0.1:{(port := free_port())}", folder / "server.log"
-    command = [tool("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "artifacts")]
-    with running(command, log) as child:
-        wait_for_http(f"{uri}/health", child, log, seconds=240)  # a busy machine takes its time
-        yield uri
+def experiment_id(tracker: Tracker) -> str:
+    found = MlflowClient(tracking_uri=tracker.uri).get_experiment_by_name(tracker.experiment)
+    return str(found.experiment_id)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +34,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tracker(request: pytest.FixtureRequest, out: Path) -> Tracker:
     if request.param == "sqlite":
         return Tracker.open(MlflowConfig(), str(out))
-    return Tracker.open(MlflowConfig(uri=request.getfixturevalue("server"), experiment="people"))
+    return Tracker.open(MlflowConfig(uri=request.getfixturevalue("mlflow_server").uri, experiment="people"))
 
 
 def test_a_run_with_everything(tracker: Tracker, tmp_path: Path) -> None:
@@ -98,9 +91,12 @@ def test_an_exception_marks_the_run(tracker: Tracker, error: BaseException, stat
 
 
 def test_runs_of_one_benchmark_share_their_parent(tracker: Tracker) -> None:
-    first = tracker.shared("benchmark", "0123abcd", {"recipe": "tiny"})
-    assert tracker.shared("benchmark", "0123abcd", {}).id == first.id
-    assert tracker.shared("benchmark", "another", {}).id != first.id
+    first = tracker.start("benchmark", {"recipe": "tiny", "threads": 1}, key="0123abcd")
+    again = Tracker.open(MlflowConfig(uri=tracker.uri, experiment=tracker.experiment))
+    assert again.start("benchmark", {"threads": 2, "seed": 0}, key="0123abcd").id == first.id
+    assert again.start("benchmark", {}, key="another").id != first.id
+    params = MlflowClient(tracking_uri=tracker.uri).get_run(first.id).data.params
+    assert params == {"recipe": "tiny", "threads": "1", "seed": "0"}, "a run keeps what it was begun with"
 
 
 def test_sqlite_and_artifacts_lie_in_a_local_out(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +112,8 @@ def test_sqlite_and_artifacts_lie_in_a_local_out(out: Path, tmp_path: Path, monk
 
 def test_a_remote_out_logs_beside_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _tracking._beside("memory://bucket/out") == f"sqlite:///{tmp_path}/mlflow.db"
-    assert _tracking._absolute("sqlite:///mine.db") == f"sqlite:///{tmp_path}/mine.db"
+    assert beside("memory://bucket/out") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert absolute("sqlite:///mine.db") == f"sqlite:///{tmp_path}/mine.db"
 
 
 def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
@@ -132,7 +128,7 @@ def test_a_server_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(
         TrackingError, match=r"reader:\*\*\*@127.* does not serve .*start it, correct mlflow.uri"
     ) as told:
-        Tracker.open(MlflowConfig(uri=uri), str(tmp_path))
+        Tracker.open(MlflowConfig(uri=uri), str(tmp_path), must_answer=True)
     assert "secret" not in str(told.value)
     assert told.value.exit_code == 1
 
@@ -149,26 +145,9 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         Tracker.open(MlflowConfig(), str(tmp_path))
 
 
-def test_figures_wait_while_the_store_is_away(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Tracker.open(MlflowConfig(), str(out)).start("run", {})
-
-    def away(*args: object, **kwargs: object) -> None:
-        raise OSError("no route to host")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_batch", away)
-        run.metrics({"loss": 1.0}, 1)
-        run.metrics({"loss": 0.5}, 2)
-        with pytest.raises(TrackingError, match="no route to host"):
-            run.close()
-    run.close()
-    history = MlflowClient(tracking_uri=run.uri).get_metric_history(run.id, "loss")
-    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5)]
-
-
 def test_a_deleted_experiment_is_explained(out: Path) -> None:
     tracker = Tracker.open(MlflowConfig(experiment="gone"), str(out))
-    MlflowClient(tracking_uri=tracker.uri).delete_experiment(tracker.experiment_id)
+    MlflowClient(tracking_uri=tracker.uri).delete_experiment(experiment_id(tracker))
     with pytest.raises(TrackingError, match=r"'gone' .* is deleted.*mlflow.experiment"):
         Tracker.open(MlflowConfig(experiment="gone"), str(out))
 
