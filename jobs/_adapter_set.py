@@ -47,6 +47,11 @@ actor; ``seconds`` the identity's own; ``key`` begins the names of its tensors; 
 _HEAD = 8
 
 
+def photos_of(facts: Mapping[str, Any]) -> list[str]:
+    """Sample keys of the images that an adapter was made from; one from before there could be several names one."""
+    return list(facts.get("input_keys") or [facts["input_key"]])
+
+
 def pack(adapters: Mapping[str, Adapter], record: Record) -> tuple[bytes, dict[str, dict[str, int]]]:
     """One safetensors file of all adapters, and each identity's ``bytes`` and ``crc32``."""
     tensors = {

@@ -15,7 +15,7 @@ from e4t_core.methods.base import Adapter, Conditioning, Identity
 from e4t_core.record import fingerprint
 from e4t_core.sampling import sample
 from e4t_core.storage import Store
-from jobs._adapter_set import AdapterSet
+from jobs._adapter_set import AdapterSet, photos_of
 from jobs._job import Job
 from jobs._models import Loaded, absolute, clip_dims, load_models, open_shards
 from jobs._people import Chosen, image_seed, load_identities, rows_of
@@ -103,7 +103,7 @@ def _units(task: Task, adapters: AdapterSet) -> Iterator[Unit]:
     known = [name for name in _WHO if name in adapters.table.column_names]
     for row in adapters.table.select(known).to_pylist():
         if row["status"] == "ok":
-            people.setdefault(row["unit"], []).append((row["identity"], tuple(_keys(row))))
+            people.setdefault(row["unit"], []).append((row["identity"], tuple(photos_of(row))))
     for made in adapters.manifest["units"]:
         made_from = {
             "version": VERSION,
@@ -117,11 +117,6 @@ def _units(task: Task, adapters: AdapterSet) -> Iterator[Unit]:
         }
         if items := tuple(people.get(made["unit"], ())):
             yield Unit("images", made["unit"], fingerprint(made_from), items)
-
-
-def _keys(facts: Mapping[str, Any]) -> list[str]:
-    """Of the images that an adapter was made from; one from before there could be several names one."""
-    return list(facts.get("input_keys") or [facts["input_key"]])
 
 
 def count_images(recipe: Recipe, units: Sequence[Unit]) -> int:
@@ -257,7 +252,7 @@ class Painter:
             "bytes_adapter": facts["bytes"],
             "near": ", ".join(json.loads(facts["meta_json"]).get("near", ())) or None,
             "input_key": facts["input_key"],
-            "input_keys": _keys(facts),
+            "input_keys": photos_of(facts),
         }
 
 

@@ -25,7 +25,7 @@ from e4t_core.methods.base import Adapter, Identity
 from e4t_core.record import RECORD_KEY, Record
 from e4t_core.storage import Store
 from e4t_core.training.artifacts import save_tensors
-from jobs._adapter_set import AdapterSet, pack
+from jobs._adapter_set import AdapterSet, pack, photos_of
 from jobs._people import Chosen, identity_seed, load_identities, rows_of
 from jobs._run_folder import MODULE
 from jobs._units import Unit, commit, publish
@@ -82,9 +82,9 @@ def _by_unit(adapters: AdapterSet, identities: Sequence[str]) -> dict[int, list[
 
 def _identities(adapters: AdapterSet, names: Sequence[str], dataset: ShardDataset) -> list[Identity]:
     """As ``generate`` gives them to conditioning."""
-    keys = [adapters.facts(name)["input_key"] for name in names]
-    rows = rows_of(dataset, keys)
-    chosen = [Chosen(name, key, rows[key], ()) for name, key in zip(names, keys, strict=True)]
+    photos = {name: tuple(photos_of(adapters.facts(name))) for name in names}
+    rows = rows_of(dataset, [key for keys in photos.values() for key in keys])
+    chosen = [Chosen(name, keys, tuple(rows[key] for key in keys)) for name, keys in photos.items()]
     return load_identities(dataset, chosen, seed=0)  # the bundle's recipe has the seed
 
 

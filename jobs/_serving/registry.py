@@ -71,16 +71,14 @@ def register(
             flavor=mlflow.pyfunc,
             run_id=run.id,
             registered_model_name=name,
+            tags={**facts, CONTENT_TAG: content},
             python_model=str(MODEL_FILE),
             artifacts={BUNDLE: str(folder)},
             code_paths=[str(Path(package.__path__[0])) for package in (e4t_core, pipelines, jobs)],
             pip_requirements=requirements(),
             signature=ModelSignature(INPUT, OUTPUT),  # an example would be drawn here, on a machine without a GPU
         )
-        version = str(made.registered_model_version)
-        for key, value in {**facts, CONTENT_TAG: content}.items():
-            client.set_model_version_tag(name, version, key, str(value))
-        return client.update_model_version(name, version, description)
+        return client.update_model_version(name, str(made.registered_model_version), description)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from jobs._serving.predictor import MOST_IMAGES, wishes_of
 from jobs._tracking import TrackingError
 from jobs._units import ImageSet
 from pipelines.loader import ShardDataset
+from tests.support.mlflow_server import MlflowServer
 from tests.support.processes import environment, free_port, tool
 
 
@@ -123,15 +124,19 @@ def test_it_draws_what_generate_draws(
 
 
 @pytest.mark.full
-def test_mlflows_own_command_predicts(folder: Path, tracking: str, tmp_path: Path) -> None:
+@pytest.mark.cluster
+def test_mlflows_own_command_predicts_from_a_server(
+    mlflow_server: MlflowServer, adapters: str, folder: Path, tmp_path: Path
+) -> None:
+    made = register(mlflow_server.uri, "--adapters", adapters, "--name", "people")
     (root,) = (folder / "artifacts").iterdir()
     name = Bundle(Store(root)).identities[1]
     asked = {"dataframe_split": {"columns": ["prompt", "identity", "seed", "images"], "data": [["{}", name, 7, 2]]}}
     (tmp_path / "in.json").write_text(json.dumps(asked))
-    command = [tool("mlflow"), "models", "predict", "-m", "models:/people/1", "--env-manager", "local"]
+    command = [tool("mlflow"), "models", "predict", "-m", made["model"], "--env-manager", "local"]
     command += ["-i", str(tmp_path / "in.json"), "-o", str(tmp_path / "out.json")]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment({"MLFLOW_TRACKING_URI": tracking, "PYTHONPATH": ""}),
+        command, cwd=tmp_path, env=environment({"MLFLOW_TRACKING_URI": mlflow_server.uri, "PYTHONPATH": ""}),
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
