@@ -86,7 +86,7 @@ def test_mlflow_has_params_and_the_curve(pretrained: dict[str, Any], tracking: s
     client = MlflowClient(tracking)
     ids = [e.experiment_id for e in client.search_experiments()]
     run_id = json.loads((Path(pretrained["out"]) / "run.json").read_text())["id"]
-    (run,) = client.search_runs(ids, f"tags.`e4t.benchmark` = 'pretrain-{run_id}'")
+    (run,) = client.search_runs(ids, f"tags.`e4t.key` = 'pretrain-{run_id}'")
     assert run.info.status == "FINISHED"
     assert run.data.params["train.steps"] == "6"
     assert run.data.params["recipe_hash"] == pretrained["recipe_hash"]
