@@ -1,4 +1,8 @@
-"""One self-contained page: what was scored, what it looks like, what it cost, where it comes from."""
+"""One page: what was scored, what it looks like, what it cost, where it comes from.
+
+It holds everything, pictures too, while these are few; of more the small pictures that the gallery pages through lie in
+``report_files/`` beside it, and the page says so. Figures, plots, tables and the best and worst are always inside.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from typing import Any
 from e4t_core.errors import UsageError
 from jobs._job import Job
 from jobs._lineage import command_line
+from jobs._report.grid import Grid
 from jobs._report.inputs import Entry, Shards, load_entries
 from jobs._report.page import render
+from jobs._report.pictures import FOLDER, Pictures, collect
 from jobs._report.sheet import sheet
 from jobs._tracking import Tracker, TrackingError
 from jobs._tracking.replay import replay
@@ -31,7 +37,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--images", action="append", metavar="URI", help="images of each --evaluation, if they are elsewhere now"
     )
     parser.add_argument("--shards", metavar="URI", help="the real images, if they are elsewhere now")
-    parser.add_argument("--identities", type=int, default=12, metavar="N", help="most identities pictured (default 12)")
+    for flag, kind, default, metavar, text in (
+        ("--identities", int, 12, "N", "best and worst that the gallery begins with (default 12)"),
+        ("--pictured", int, None, "N", "most identities with pictures, from both ends of the ranking (default: all)"),
+        ("--embed-mb", float, 12, "MB", f"pictures go into the page up to this size, else to {FOLDER}/ (default 12)"),
+    ):
+        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
     parser.add_argument(
         "--sync",
         action="append",
@@ -54,13 +65,37 @@ def run(job: Job) -> dict[str, Any]:
     summary = {"out": job.out, "report": job.store.url(PAGE), "methods": [entry.label for entry in entries]}
     if job.dry_run:
         return {"dry_run": True, **summary}
-    page = render(entries, shards, max(job.args.identities, 1), command_line("report", job.args)).encode()
-    job.store.put(PAGE, page)
-    pictures = sheet(entries, shards, max(job.args.identities, 1))
-    job.store.put(SHEET, pictures)
-    job.say(f"report: {len(page) / 1e6:.1f} MB in {job.store.url(PAGE)}")
-    attached = _attach(job, entries, {PAGE: page, SHEET: pictures, PLOT: trade_off(entries)})
-    return {**summary, **synced, "sheet": job.store.url(SHEET), "bytes": len(page), "mlflow": attached}
+    return {**summary, **synced, **_write(job, entries, shards)}
+
+
+def _write(job: Job, entries: Sequence[Entry], shards: Shards) -> dict[str, Any]:
+    """The page, what lies beside it, and their copies in MLflow."""
+    most, grid = max(job.args.identities, 1), Grid.of(entries)
+    pictures = _pictures(job, entries, grid, shards)
+    command = command_line("report", job.args)
+    page = render(entries, shards, grid, pictures, most, job.store.uri, command).encode()
+    files = {PAGE: page, SHEET: sheet(entries, shards, most)}
+    for name, data in files.items():
+        job.store.put(name, data)
+    told = f"{len(page) / 1e6:.1f} MB in {job.store.url(PAGE)}"
+    if not pictures.inside:
+        told += f", {pictures.size / 1e6:.0f} MB of pictures in {job.store.url(FOLDER)}: keep the two together"
+    job.say(f"report: {told}")
+    return {
+        "sheet": job.store.url(SHEET),
+        "bytes": len(page),
+        "pictures": None if pictures.inside else job.store.url(FOLDER),
+        "mlflow": _attach(job, entries, {**files, PLOT: trade_off(entries)}),
+    }
+
+
+def _pictures(job: Job, entries: Sequence[Entry], grid: Grid, shards: Shards) -> Pictures:
+    """Of all identities, or of as many from both ends of the ranking as were asked for."""
+    everyone = len(grid.identities)
+    most = max(job.args.pictured or everyone, min(job.args.identities, everyone), 1)
+    numbers = [n for n in range(everyone) if n < (most + 1) // 2 or n >= everyone - most // 2]
+    with job.progress(len(numbers), "pictures", "identity") as bar:
+        return collect(entries, grid, shards, numbers, job.store, int(job.args.embed_mb * 1e6), bar.update)
 
 
 def _entries(job: Job) -> list[Entry]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from PIL import Image
 
 from jobs._report import words
+from jobs._report.grid import Grid
 from jobs._report.inputs import Entry, Shards
+from jobs._report.ranking import choose, ranking
 from jobs._scores import SCORE
 
 _SIDE, _BYTES = 224, 16_000
 """Pictures of more pixels a side or more bytes are re-encoded: a page of many must stay a page."""
-_RANKED_BY = ("identity", "clip_i", "clip_t")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Strip:
 
     Attributes:
         note: what the method says of the identity; empty if nothing.
+        kinds, prompts: of each picture, the kind of its prompt and the prompt's number in the page's data.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Strip:
     scores: list[str]
     note: str
     kinds: list[str]
+    prompts: list[int]
     pictures: list[Picture]
 
 
@@ -50,10 +53,12 @@ class Person:
     """One identity's block.
 
     Attributes:
+        number: in the page's data.
         note: why it is shown, when not all are.
     """
 
     name: str
+    number: int
     note: str
     inputs: list[Picture]
     strips: list[Strip]
@@ -71,49 +76,31 @@ def inline(data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def ranking(entry: Entry) -> tuple[str, pd.Series]:
-    """(score column, identity -> its mean, best first); identities that could not be scored come last."""
-    column = next((c for c in _RANKED_BY if c in entry.scores), next(iter(entry.scores)))
-    means = entry.rows.groupby("identity")[f"{SCORE}{column}"].mean()
-    return column, means.sort_values(ascending=False, kind="stable", na_position="last")
-
-
-def choose(means: pd.Series, most: int) -> list[tuple[str, str]]:
-    """(identity, note): all if there are few, else the best and the worst."""
-    names = [str(name) for name in means.index]
-    if len(names) <= most:
-        return [(name, "") for name in names]
-    best, worst = (most + 1) // 2, most // 2
-    top = [(name, f"no. {rank} of {len(names)}") for rank, name in enumerate(names[:best], 1)]
-    first = len(names) - worst
-    return top + [(name, f"no. {first + rank} of {len(names)}") for rank, name in enumerate(names[first:], 1)]
-
-
-def people(entries: Sequence[Entry], shards: Shards, most: int) -> tuple[str, list[Person]]:
+def people(entries: Sequence[Entry], shards: Shards, grid: Grid, most: int) -> tuple[str, list[Person]]:
     """(title of the score that ranks them, blocks), ranked by the first method."""
     column, means = ranking(entries[0])
     chosen = choose(means, most)
-    return entries[0].scores[column]["title"], [_person(name, note, entries, shards) for name, note in chosen]
+    blocks = [_person(name, note, entries, shards, grid) for name, note in chosen]
+    return entries[0].scores[column]["title"], blocks
 
 
-def _person(name: str, note: str, entries: Sequence[Entry], shards: Shards) -> Person:
+def _person(name: str, note: str, entries: Sequence[Entry], shards: Shards, grid: Grid) -> Person:
     having = [(entry, rows) for entry in entries if len(rows := entry.rows[entry.rows["identity"] == name])]
     keys = list(dict.fromkeys(key for _, rows in having for key in rows["input_key"]))
     inputs = [
         Picture(inline(data), f"photo of {name} that was learned from", "input", key)
         for key, data in zip(keys, shards.photos(keys), strict=True)
     ]
-    return Person(name, note, inputs, [_strip(entry, name, rows) for entry, rows in having])
+    numbers = {prompt: number for number, prompt in enumerate(grid.prompts["prompt"])}
+    strips = [_strip(entry, name, rows, numbers) for entry, rows in having]
+    return Person(name, grid.identities.index(name), note, inputs, strips)
 
 
-def _strip(entry: Entry, name: str, rows: pd.DataFrame) -> Strip:
-    first = rows.sort_values("index", kind="stable").drop_duplicates("prompt")
-    first = first.sort_index()
-    facts = list(zip(first["prompt"], first["prompt_text"], first["index"], strict=True))
-    data = entry.pictures([(name, prompt, int(index)) for prompt, _, index in facts])
+def _strip(entry: Entry, name: str, rows: pd.DataFrame, numbers: Mapping[str, int]) -> Strip:
+    first = entry.first[entry.first["identity"] == name]
     pictures = [
-        Picture(inline(picture), f"{entry.label}: {text}", prompt.replace("_", " "), text)
-        for picture, (prompt, text, _) in zip(data, facts, strict=True)
+        Picture(inline(picture), f"{entry.label}: {words.prompt(text)}", words.spaced(prompt), words.prompt(text))
+        for picture, prompt, text in zip(entry.pictures(first), first["prompt"], first["prompt_text"], strict=True)
     ]
     means = {
         column: rows[f"{SCORE}{column}"].astype(float).mean()
@@ -121,7 +108,8 @@ def _strip(entry: Entry, name: str, rows: pd.DataFrame) -> Strip:
         if not column.endswith("_heldout")
     }
     scores = [f"{entry.scores[c]['title']} {words.number(None if v != v else float(v), 2)}" for c, v in means.items()]
-    return Strip(entry.label, entry.series, scores, _near(rows), first["kind"].to_list(), pictures)
+    prompts = [numbers[prompt] for prompt in first["prompt"]]
+    return Strip(entry.label, entry.series, scores, _near(rows), first["kind"].to_list(), prompts, pictures)
 
 
 def _near(rows: pd.DataFrame) -> str:

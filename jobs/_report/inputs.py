@@ -9,18 +9,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from e4t_core.errors import DataError
+from e4t_core.record import fingerprint
 from e4t_core.schema import image_member
 from e4t_core.storage import Store
+from jobs._aggregates import identity_means
+from jobs._scores import SCORE
 from jobs._units import ImageSet
 from pipelines.loader import ShardDataset
 from pipelines.shards.manifest import Manifest, load_index, load_manifest
 
 _EXAMPLES = 8
 _SCHEMA = 1
+_PLACE = ("method", "identity", "prompt", "index", "unit", "offset", "size", "crc32")
+"""Columns of the images' index that say where an image lies."""
+_REPEATED = ("embedding_norm_json", "near")
+"""Long texts that are the same in all rows of an identity: held once."""
+_READ = ("identity", "prompt", "prompt_text", "kind", "index", "input_key", "embedding_norm_json", "near")
+"""Columns of the score rows that a page needs, beside the scores: the rest is in the aggregates already."""
 
 
 @dataclass
@@ -28,7 +39,7 @@ class Entry:
     """One method of one evaluation: a point of the plots, a row of the tables.
 
     Attributes:
-        label: what it is called, unique in the report.
+        label: what it is called, short and unique in the report.
         series: which colour it has.
         figures: its aggregates, as ``evaluation.json`` holds them.
         rows: its score rows.
@@ -53,15 +64,53 @@ class Entry:
         """Kind of prompt -> score -> figures."""
         return {kind: _likeness_first(scores) for kind, scores in self.figures["kinds"].items()}
 
-    @cached_property
-    def _places(self) -> dict[tuple[str, str, int], int]:
-        names = self.images.table.select(["method", "identity", "prompt", "index"]).to_pylist()
-        method = self.figures["method"]
-        return {(n["identity"], n["prompt"], n["index"]): row for row, n in enumerate(names) if n["method"] == method}
+    @property
+    def full_label(self) -> str:
+        """The label with its method, where that is not the label."""
+        method = str(self.figures["method"])
+        return self.label if self.label.startswith(method) else f"{method} ({self.label})"
 
-    def pictures(self, wanted: Sequence[tuple[str, str, int]]) -> list[bytes]:
-        """Encoded images by (identity, prompt, index)."""
-        return self.images.read([self._places[w] for w in wanted])
+    def means(self, column: str) -> dict[str, float]:
+        """Identity -> mean of one score, of those that have one."""
+        return self._means.setdefault(column, identity_means(self.rows, column))
+
+    @cached_property
+    def _means(self) -> dict[str, dict[str, float]]:
+        return {}
+
+    @cached_property
+    def _places(self) -> pd.MultiIndex:
+        """Of every row of the images' table."""
+        return pd.MultiIndex.from_frame(self.images.table.select(["method", "identity", "prompt", "index"]).to_pandas())
+
+    def places(self, rows: pd.DataFrame) -> np.ndarray:
+        """Where in the images' table the pictures of score rows are, (rows,).
+
+        Raises:
+            DataError: one is not there.
+        """
+        wanted = rows[["identity", "prompt", "index"]].assign(method=self.figures["method"])
+        found = self._places.get_indexer(pd.MultiIndex.from_frame(wanted[["method", "identity", "prompt", "index"]]))
+        if (found < 0).any():
+            lost = wanted[found < 0].iloc[0]
+            raise DataError(
+                f"{self.images.store.uri} has no image {lost['prompt']}/{lost['index']} of '{lost['identity']}', which "
+                "was scored; give the --images that evaluate was given"
+            )
+        return found
+
+    def pictures(self, rows: pd.DataFrame) -> list[bytes]:
+        """Encoded images of score rows, in their order.
+
+        Raises:
+            DataError: one is not there.
+        """
+        return self.images.read(self.places(rows).tolist())
+
+    @cached_property
+    def first(self) -> pd.DataFrame:
+        """Of every identity and prompt the row of the first image."""
+        return self.rows.sort_values("index", kind="stable").drop_duplicates(["identity", "prompt"]).sort_index()
 
 
 def _likeness_first(scores: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +130,7 @@ def load_entries(evaluations: Sequence[str], images: Sequence[str]) -> list[Entr
     results = [_result(Store(uri)) for uri in evaluations]
     places = images or [result["images"]["uri"] for result in results]
     found = [
-        (figures, _rows(Store(uri), result, figures["method"]), result, ImageSet.open(place))
+        (figures, _rows(Store(uri), result, figures["method"]), result, _images(place))
         for uri, result, place in zip(evaluations, results, places, strict=True)
         for figures in result["methods"]
     ]
@@ -102,17 +151,27 @@ def _result(store: Store) -> dict[str, Any]:
 
 
 def _rows(store: Store, result: dict[str, Any], method: str) -> pd.DataFrame:
-    table = pq.read_table(io.BytesIO(store.read(result["rows"]))).to_pandas()
-    return table[table["method"] == method]
+    data = io.BytesIO(store.read(result["rows"]))
+    names = pq.read_schema(data).names
+    file = pq.ParquetFile(data, read_dictionary=[name for name in _REPEATED if name in names])
+    wanted = [name for name in names if name in _READ or name.startswith(SCORE)]
+    return file.read([*wanted, "method"]).filter(pc.field("method") == method).select(wanted).to_pandas()
+
+
+def _images(uri: str) -> ImageSet:
+    """With no more of the index than reading takes: it has long columns, too."""
+    found = ImageSet.open(uri)
+    return ImageSet(found.store, found.manifest, found.table.select(_PLACE))
 
 
 def _labels(names: Sequence[tuple[str, str]]) -> list[str]:
-    """The method; with its recipe where two evaluations share it; numbered where even that is the same."""
+    """The method; the recipe where all are of one method; both where some are; numbered where even that is the same."""
     methods, pairs, seen = Counter(m for m, _ in names), Counter(names), Counter[tuple[str, str]]()
     out = []
     for name in names:
         seen[name] += 1
-        label = name[0] if methods[name[0]] == 1 else f"{name[0]} ({name[1]})"
+        shared = name[1] if len(methods) == 1 else f"{name[0]} ({name[1]})"
+        label = name[0] if methods[name[0]] == 1 else shared
         out.append(label if pairs[name] == 1 else f"{label} #{seen[name]}")
     return out
 
@@ -133,6 +192,11 @@ class Shards:
     def load(cls, uri: str, version: int | None) -> Shards:
         """Open a version of the store."""
         return cls(uri, load_manifest(Store(uri), version))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the images' content."""
+        return fingerprint({str(n): ref.sha256 for n, ref in self.manifest.refs("ingest").items()})
 
     @cached_property
     def _dataset(self) -> ShardDataset:

@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
-from e4t_core.metrics._statistics import bootstrap_difference
-from jobs._aggregates import identity_means, norm_curves
-from jobs._report import gallery, plots, published, words
+from e4t_core.metrics._statistics import Interval, bootstrap_difference
+from jobs._report import browser, figures, gallery, plots, published, words
+from jobs._report.figures import triple
+from jobs._report.grid import Grid
 from jobs._report.html import template
 from jobs._report.inputs import Entry, Shards
+from jobs._report.pictures import FOLDER, Pictures
 
 PAPER = (
     ("Textual Inversion", "5,000", "1,517"),
@@ -20,7 +22,6 @@ PAPER = (
     ("E4T", "5 – 15", "11 – 30"),
 )
 """E4T table 2: tuning steps and seconds on an A100 at batch size 16, set-up apart."""
-_MOST_DOTS, _MOST_CURVES = 300, 40
 _COSTS = {
     "steps": ("tuning steps", words.count),
     "seconds_personalize": ("to learn one", words.seconds),
@@ -31,16 +32,21 @@ _COSTS = {
 }
 
 
-def render(entries: Sequence[Entry], shards: Shards, most: int, command: str) -> str:
+def render(
+    entries: Sequence[Entry], shards: Shards, grid: Grid, pictures: Pictures, most: int, place: str, command: str
+) -> str:
     """The whole report as one HTML document.
 
     Args:
         entries: what is compared; the first leads.
-        most: identities in the gallery.
+        grid: their scores.
+        pictures: what the gallery browses through.
+        most: identities that the gallery begins with.
+        place: URL of the folder that the page is in.
         command: the command that makes this report.
     """
     lead, first = entries[0], entries[0].result
-    ranked_by, people = gallery.people(entries, shards, most)
+    ranked_by, people = gallery.people(entries, shards, grid, most)
     context = {
         "name": first["name"],
         "created": first["created"],
@@ -48,18 +54,20 @@ def render(entries: Sequence[Entry], shards: Shards, most: int, command: str) ->
         "cover": gallery.cover(people[0]),
         "labels": [entry.label for entry in entries],
         "notice": words.untrained_notice(list(dict.fromkeys(p for e in entries for p in e.result["untrained"]))),
-        "summary": words.summary(lead.figures, lead.label, _confidence(lead)),
+        "summary": words.summary(lead.figures, lead.full_label, _confidence(lead)),
+        "methods": _methods(entries),
         "confidence": _confidence(lead),
         "tiles": _tiles(lead),
-        "pareto": _pareto(entries),
+        "pareto": figures.pareto(entries, grid),
         "scores": _score_table(entries),
         "differences": _differences(entries),
         "kinds": _kinds(entries),
         "costs": _cost_table(entries),
         "ranked_by": ranked_by,
         "people": people,
+        "browser": browser.context(entries, grid, pictures, most, f"{place}/{FOLDER}"),
         "identities": lead.figures["identities"],
-        "norms": _norms(entries),
+        "norms": figures.norms(entries),
         "failed": {e.label: dict(e.result["images"]["failed"]) for e in entries if e.result["images"]["failed"]},
         "data": _data(shards),
         "lineage": _lineage(entries, shards),
@@ -71,16 +79,20 @@ def render(entries: Sequence[Entry], shards: Shards, most: int, command: str) ->
     return template("report.html").render(context)
 
 
+def _methods(entries: Sequence[Entry]) -> str:
+    """What is compared, in a line."""
+    known = list(dict.fromkeys(str(entry.figures["method"]) for entry in entries))
+    if len(known) > 1 or len(entries) == 1:
+        return ", ".join(entry.label for entry in entries)
+    return f"{known[0]}: {', '.join(entry.label for entry in entries)}"
+
+
 def _confidence(entry: Entry) -> float:
     return float(entry.result["record"]["recipe"]["evaluate"]["confidence"])
 
 
 def _inputs(entry: Entry) -> int:
     return int(entry.rows.groupby("identity")["input_key"].nunique().max())
-
-
-def _triple(score: dict[str, Any]) -> tuple[Any, Any, Any]:
-    return score["mean"], score["low"], score["high"]
 
 
 def _tiles(entry: Entry) -> list[dict[str, str]]:
@@ -100,43 +112,8 @@ def _tiles(entry: Entry) -> list[dict[str, str]]:
     return tiles
 
 
-def _pareto(entries: Sequence[Entry]) -> dict[str, Any] | None:
-    """Likeness over prompt agreement; None if the evaluation scores neither of a pair."""
-    y = next((c for c in ("identity", "clip_i") if all(c in e.scores for e in entries)), None)
-    scored = [
-        e
-        for e in entries
-        if y and "clip_t" in e.scores and None not in (e.scores["clip_t"]["mean"], e.scores[y]["mean"])
-    ]
-    if y is None or not scored:
-        return None
-    points = []
-    for entry in scored:
-        across, up = identity_means(entry.rows, "clip_t"), identity_means(entry.rows, y)
-        points += [
-            plots.Point("", entry.series, (across[who], None, None), (up[who], None, None), "one")
-            for who in sorted(across.keys() & up.keys())[:_MOST_DOTS]
-        ]
-        if len(entries) == 1:
-            points += _kind_points(entry, y)
-        points.append(plots.Point(entry.label, entry.series, _triple(entry.scores["clip_t"]), _triple(entry.scores[y])))
-    titles = [entries[0].scores[column]["title"] for column in ("clip_t", y)]
-    svg = plots.pareto(points, f"{titles[0]}: agreement with the prompt →", f"↑ {titles[1]}: likeness to the identity")
-    return {"svg": svg, "single": len(entries) == 1}
-
-
-def _kind_points(entry: Entry, y: str) -> list[plots.Point]:
-    kinds = entry.kinds
-    means = {kind: (scores["clip_t"]["mean"], scores[y]["mean"]) for kind, scores in kinds.items()}
-    return [
-        plots.Point(_words(kind), entry.series, (at_x, None, None), (at_y, None, None), "part")
-        for kind, (at_x, at_y) in means.items()
-        if len(kinds) > 1 and at_x is not None and at_y is not None
-    ]
-
-
 def _scale(scores: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    values = [v for score in scores for v in _triple(score) if v is not None]
+    values = [v for score in scores for v in triple(score) if v is not None]
     return (min(values), max(values)) if values else (0.0, 0.0)
 
 
@@ -150,7 +127,7 @@ def _cells(parts: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str]) 
     scales = {c: _scale([scores[c] for _, scores in parts if c in scores]) for c in columns}
 
     def whisker(score: dict[str, Any], column: str, series: int) -> str:
-        return plots.whisker(_triple(score), scales[column], series) if len(parts) > 1 else ""
+        return plots.whisker(triple(score), scales[column], series) if len(parts) > 1 else ""
 
     return [
         [{**scores[c], "whisker": whisker(scores[c], c, series)} if c in scores else None for c in columns]
@@ -171,27 +148,46 @@ def _score_table(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def _differences(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Paired differences to the first entry, over the identities that both have."""
+    columns = _columns(entries)
+    found = [{c: _difference(entry, entries[0], c) for c in columns} for entry in entries[1:]]
+    scales = {c: _reach([row[c] for row in found]) for c in columns}
     return [
         {
             "label": entry.label,
             "series": entry.series,
-            "cells": [_difference(entry, entries[0], column) for column in _columns(entries)],
+            "cells": [_gap(row[column], scales[column], entry.series) for column in columns],
         }
-        for entry in entries[1:]
+        for entry, row in zip(entries[1:], found, strict=True)
     ]
 
 
-def _difference(entry: Entry, base: Entry, column: str) -> dict[str, Any] | None:
+def _difference(entry: Entry, base: Entry, column: str) -> Interval | None:
     if column not in base.scores or column not in entry.scores:
         return None
     config = base.result["record"]["recipe"]["evaluate"]
-    ours, theirs = identity_means(entry.rows, column), identity_means(base.rows, column)
-    gap = bootstrap_difference(ours, theirs, samples=config["bootstrap_samples"], confidence=config["confidence"])
+    return bootstrap_difference(
+        entry.means(column),
+        base.means(column),
+        samples=config["bootstrap_samples"],
+        confidence=config["confidence"],
+    )
+
+
+def _reach(gaps: Sequence[Interval | None]) -> tuple[float, float]:
+    """From the lowest to the highest bound, 0 included."""
+    bounds = [0.0, *(bound for gap in gaps if gap for bound in (gap.low, gap.high) if math.isfinite(bound))]
+    return min(bounds), max(bounds)
+
+
+def _gap(gap: Interval | None, scale: tuple[float, float], series: int) -> dict[str, Any] | None:
+    if gap is None:
+        return None
     known = math.isfinite(gap.low)
     return {
         "mean": words.signed(gap.mean) if gap.identities else words.DASH,
         "range": f"{words.signed(gap.low)} to {words.signed(gap.high)}" if known else "",
         "apart": known and (gap.low > 0 or gap.high < 0),
+        "whisker": plots.whisker((gap.mean, gap.low, gap.high), scale, series, zero=True) if known else "",
     }
 
 
@@ -204,7 +200,7 @@ def _kinds(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         if len(kinds) < 2:
             continue
         cells = _cells([(entry.series, scores) for scores in kinds.values()], columns)
-        rows = [{"label": _words(kind), "cells": row} for kind, row in zip(kinds, cells, strict=True)]
+        rows = [{"label": words.spaced(kind), "cells": row} for kind, row in zip(kinds, cells, strict=True)]
         titles = [_columns(entries)[c]["title"] for c in columns]
         out.append({"label": entry.label, "series": entry.series, "columns": titles, "rows": rows})
     return out
@@ -222,18 +218,6 @@ def _cost_table(entries: Sequence[Entry]) -> dict[str, Any]:
         theirs = {"steps": steps, "seconds_personalize": f"{took}{words.THIN}s"}
         paper.append({"label": name, "cells": [theirs.get(cost, words.DASH).replace(",", words.THIN) for cost in have]})
     return {"columns": [_COSTS[cost][0] for cost in have], "rows": rows, "paper": paper}
-
-
-def _norms(entries: Sequence[Entry]) -> dict[str, Any] | None:
-    having = [e for e in entries if e.figures["norms"]]
-    if not having:
-        return None
-    bands = []
-    for entry in having:
-        band = {k: entry.figures["norms"][k] for k in ("median", "low", "high")}
-        singles = list(norm_curves(entry.rows).values())[:_MOST_CURVES]
-        bands.append((entry.series, entry.label, band, singles))
-    return {"svg": plots.curves(bands, "denoising step, from noise to image →", "↑ norm of the predicted embedding")}
 
 
 def _data(shards: Shards) -> dict[str, Any]:
@@ -261,7 +245,7 @@ def _lineage(entries: Sequence[Entry], shards: Shards) -> list[dict[str, Any]]:
             "recipe": f"{result['name']} ({result['recipe_hash']})",
             "seed": str(result["record"]["recipe"]["seed"]),
             "images": f"{result['images']['uri']}, version {result['images']['version']}",
-            **{f"made with {_words(k)}": _short(v) for k, v in result["images"]["inputs"].items() if k != "method"},
+            **{f"made with {words.spaced(k)}": _short(v) for k, v in _made_with(result).items()},
             "shards": f"{result['shards']['uri']}, version {result['shards']['version']}",
             **{
                 f"fingerprint of {k.removeprefix('weights.')}": _short(v) for k, v in result["record"]["inputs"].items()
@@ -273,8 +257,8 @@ def _lineage(entries: Sequence[Entry], shards: Shards) -> list[dict[str, Any]]:
     return out
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _made_with(result: dict[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in result["images"]["inputs"].items() if name != "method"}
 
 
 def _short(value: str) -> str:

@@ -22,6 +22,8 @@ class Point:
         series: colour.
         x, y: (mean, low, high).
         kind: ``method``, ``part`` (hollow) or ``one`` (a faint dot).
+        tip: what is said of it when it is pointed at or focused; empty for none.
+        identity: of a faint dot, its number in the page's data.
     """
 
     label: str
@@ -29,6 +31,8 @@ class Point:
     x: tuple[float, float | None, float | None]
     y: tuple[float, float | None, float | None]
     kind: str = "method"
+    tip: str = ""
+    identity: int | None = None
 
     def values(self, axis: str) -> list[float]:
         """All numbers that the axis must show."""
@@ -104,8 +108,11 @@ def _frame(x: _Axis, y: _Axis, x_label: str, y_label: str) -> list[Markup]:
     return out
 
 
-def _svg(parts: Sequence[Markup], title: str) -> Markup:
-    head = Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, title)
+def _svg(parts: Sequence[Markup], title: str, role: str = "img") -> Markup:
+    """``role`` is ``group`` for a plot with parts that can be focused: what is inside an image is not read out."""
+    head = Markup('<svg class="plot" viewBox="0 0 {} {}" role="{}" aria-label="{}">').format(
+        _WIDTH, _HEIGHT, role, title
+    )
     return head + Markup("\n").join(parts) + Markup("</svg>")
 
 
@@ -122,7 +129,7 @@ def pareto(points: Sequence[Point], x_label: str, y_label: str) -> Markup:
     for point in sorted(points, key=lambda p: order[p.kind]):
         out.append(_mark(point, x, y))
     out += _labels([p for p in points if p.label and p.kind != "one"], x, y)
-    return _svg(out, f"{y_label} against {x_label}")
+    return _svg(out, f"{y_label} against {x_label}", "group")
 
 
 def _mark(point: Point, x: _Axis, y: _Axis) -> Markup:
@@ -135,7 +142,12 @@ def _mark(point: Point, x: _Axis, y: _Axis) -> Markup:
                 lines.append(Markup('<line x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(*ends))
     radius = {"one": 2.4, "part": 3.6, "method": 5.5}[point.kind]
     circle = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(at_x, at_y, radius)
-    return Markup('<g class="{} s{}">{}{}</g>').format(point.kind, point.series % 8, Markup("").join(lines), circle)
+    told = Markup(' tabindex="0" role="img" aria-label="{}"').format(point.tip) if point.tip else Markup("")
+    if point.identity is not None:
+        told = Markup(' data-identity="{}" data-method="{}"').format(point.identity, point.series)
+    return Markup('<g class="{} s{}"{}>{}{}</g>').format(
+        point.kind, point.series % 8, told, Markup("").join(lines), circle
+    )
 
 
 def _front(points: Sequence[Point], x: _Axis, y: _Axis) -> list[Markup]:
@@ -258,15 +270,18 @@ def histogram(
     return _svg([*_frame(x, y, x_label, y_label), inner], f"{y_label} by {x_label}")
 
 
-def whisker(score: tuple[float | None, float | None, float | None], scale: tuple[float, float], series: int) -> Markup:
-    """A dot on its interval, small enough for a table cell; ``scale`` is shared by the cells of a column."""
+def whisker(
+    score: tuple[float | None, float | None, float | None], scale: tuple[float, float], series: int, zero: bool = False
+) -> Markup:
+    """A dot on its interval, small enough for a table cell; ``scale`` is shared by the cells of a column, and ``zero``
+    is marked on it."""
     mean, low, high = score
     if mean is None or scale[0] >= scale[1]:
         return Markup("")
     axis = _Axis(scale[0], scale[1], 5, 91)
-    line = Markup("")
+    line = Markup('<line class="zero" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="12"/>').format(x=axis(0)) if zero else ""
     if low is not None and high is not None:
-        line = Markup('<line x1="{:.1f}" x2="{:.1f}" y1="6" y2="6"/>').format(axis(low), axis(high))
+        line += Markup('<line x1="{:.1f}" x2="{:.1f}" y1="6" y2="6"/>').format(axis(low), axis(high))
     dot = Markup('<circle cx="{:.1f}" cy="6" r="3"/>').format(axis(mean))
     return Markup('<svg class="whisker s{}" viewBox="0 0 96 12" aria-hidden="true">{}{}</svg>').format(
         series % 8, line, dot

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from jobs._report.gallery import choose, ranking
 from jobs._report.inputs import Entry, Shards
+from jobs._report.ranking import choose, ranking
 
 _CELL, _GAP, _HEAD = 96, 4, 22
 """Pixels: a picture, the space between two, the line of headings."""
@@ -41,11 +41,10 @@ def sheet(entries: Sequence[Entry], shards: Shards, most: int) -> bytes:
 
 def _pictures(entry: Entry, name: str, prompts: Sequence[str], shards: Shards) -> list[bytes | None]:
     """The photo, then the first picture of each prompt; None where there is none."""
-    rows = entry.rows[entry.rows["identity"] == name].sort_values("index", kind="stable")
-    there = rows.drop_duplicates("prompt").set_index("prompt")["index"]
-    drawn = iter(entry.pictures([(name, prompt, int(there[prompt])) for prompt in prompts if prompt in there]))
+    rows = entry.first[entry.first["identity"] == name]
+    drawn = dict(zip(rows["prompt"], entry.pictures(rows), strict=True))
     photo = shards.photos([rows["input_key"].iloc[0]])[0]
-    return [photo, *(next(drawn) if prompt in there else None for prompt in prompts)]
+    return [photo, *(drawn.get(prompt) for prompt in prompts)]
 
 
 def _cell(data: bytes) -> Image.Image:

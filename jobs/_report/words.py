@@ -55,6 +55,16 @@ def plural(n: int, one: str, many: str | None = None) -> str:
     return f"{count(n)} {one if n == 1 else many or one + 's'}"
 
 
+def spaced(name: str) -> str:
+    """A name of files and recipes as people write it."""
+    return name.replace("_", " ")
+
+
+def prompt(text: str) -> str:
+    """A prompt with a sign for the concept where a method leaves its place open."""
+    return text.replace("{}", "S*")
+
+
 def listed(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -31,7 +31,7 @@ MODELS = Models(
     backbone=BackboneConfig(path="bundled:tiny", random_seed=0, resolution=64),
     clip=ClipConfig(path="bundled:clip_tiny", random_seed=0, every=2),
 )
-Photos = Mapping[str, Sequence[Image.Image]]
+Photos = Mapping[str, Sequence[Image.Image | bytes]]
 PROMPTS = (
     ("photo", "a photo of {}", "a photo", "plain"),
     ("sketch", "a pencil sketch of {}", "a pencil sketch", "style"),
@@ -68,8 +68,10 @@ def family(identities: int, images: int) -> dict[str, list[Image.Image]]:
     }
 
 
-def png(image: Image.Image) -> bytes:
-    """Encoded bytes."""
+def png(image: Image.Image | bytes) -> bytes:
+    """Encoded bytes; what is encoded already stays."""
+    if isinstance(image, bytes):
+        return image
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
@@ -94,11 +96,11 @@ class Album(Source):
         return RawSample(self.files[item.uri])
 
 
-def shards(uri: str, photos: Photos, side: int = 64, broken: int = 0) -> None:
+def shards(uri: str, photos: Photos, side: int = 64, broken: int = 0, samples_per_shard: int = 8) -> None:
     """Commit the photos (and ``broken`` files that are none) as shards with the one column that evaluations read."""
     ingest = STAGES.get("ingest")
     stage = ingest(ingest.Config(size=side, format="png"), MODELS)
-    build(Store(uri), Album(photos, broken), [stage], samples_per_shard=8)
+    build(Store(uri), Album(photos, broken), [stage], samples_per_shard=samples_per_shard)
 
 
 def images(
@@ -108,7 +110,7 @@ def images(
     per_prompt: int = 1,
     per_unit: int = 2,
     prompts: Sequence[tuple[str, str, str, str]] = PROMPTS,
-    draw: Callable[[str, Image.Image, int], Image.Image] | None = None,
+    draw: Callable[[str, Image.Image, int], Image.Image | bytes] | None = None,
     norms: int = 5,
     failed: Sequence[str] = (),
 ) -> None:
@@ -152,7 +154,7 @@ def _identity(
     unit: int,
     prompts: Sequence[tuple[str, str, str, str]],
     per_prompt: int,
-    draw: Callable[[str, Image.Image, int], Image.Image] | None,
+    draw: Callable[[str, Image.Image, int], Image.Image | bytes] | None,
     norms: int,
 ) -> list[dict[str, Any]]:
     number = zlib.crc32(who.encode()) % 1000

@@ -22,8 +22,8 @@ from PIL import Image, ImageFont
 from e4t_core.storage import Store
 from jobs.__main__ import main
 from jobs._report import gallery, plots, words
-from jobs._report.gallery import ranking
 from jobs._report.inputs import _labels, load_entries
+from jobs._report.ranking import choose, ranking
 from tests.jobs import people
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -156,7 +156,8 @@ def test_the_page_is_whole_and_stands_alone(page: str) -> None:
     root = Tree(page).root
     assert page.startswith("<!doctype html>")
     assert [n.tag for n in root.all("html")] == ["html"]
-    assert not root.all("script") + root.all("link") + root.all("iframe")
+    assert not root.all("link") + root.all("iframe")
+    assert not [script for script in root.all("script") if "src" in script.attributes]
     for node in root.all():
         for name in ("src", "href", "xlink:href", "srcset", "action", "data"):
             assert node.attributes.get(name, "data:").startswith(("data:", "#")), node
@@ -323,7 +324,7 @@ def test_the_sheet_has_each_picture_in_its_place(bench: Path, tmp_path: Path) ->
     best = str(ranking(entries[0])[1].index[0])
     for row, entry in enumerate(entries):
         for column, prompt in enumerate(prompts, 1):
-            (data,) = entry.pictures([(best, prompt, 0)])
+            (data,) = entry.pictures(entry.first[(entry.first["identity"] == best) & (entry.first["prompt"] == prompt)])
             with Image.open(io.BytesIO(data)) as image:
                 expected = np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.LANCZOS))
             y, x = 22 + row * 100, left + column * 100
@@ -393,9 +394,9 @@ def test_wrong_inputs(bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_best_and_worst_are_chosen() -> None:
     means = pd.Series({f"p{i}": 1 - i / 10 for i in range(7)})
-    assert gallery.choose(means, 7) == [(f"p{i}", "") for i in range(7)]
-    assert gallery.choose(means, 3) == [("p0", "no. 1 of 7"), ("p1", "no. 2 of 7"), ("p6", "no. 7 of 7")]
-    assert gallery.choose(means, 1) == [("p0", "no. 1 of 7")]
+    assert choose(means, 7) == [(f"p{i}", "") for i in range(7)]
+    assert choose(means, 3) == [("p0", "no. 1 of 7"), ("p1", "no. 2 of 7"), ("p6", "no. 7 of 7")]
+    assert choose(means, 1) == [("p0", "no. 1 of 7")]
 
 
 def test_large_pictures_are_reduced() -> None:
@@ -454,8 +455,9 @@ def test_any_range_has_round_ticks(values: list[float]) -> None:
 
 def test_labels_of_evaluations_are_unique() -> None:
     assert _labels([("e4t", "tiny"), ("lora", "tiny")]) == ["e4t", "lora"]
-    assert _labels([("e4t", "tiny"), ("e4t", "direct")]) == ["e4t (tiny)", "e4t (direct)"]
-    assert _labels([("e4t", "tiny"), ("e4t", "tiny")]) == ["e4t (tiny) #1", "e4t (tiny) #2"]
+    assert _labels([("e4t", "tiny"), ("e4t", "direct")]) == ["tiny", "direct"]
+    assert _labels([("e4t", "tiny"), ("e4t", "tiny")]) == ["tiny #1", "tiny #2"]
+    assert _labels([("e4t", "tiny"), ("e4t", "direct"), ("lora", "x")]) == ["e4t (tiny)", "e4t (direct)", "lora"]
 
 
 def test_numbers_as_people_write_them() -> None:
