@@ -142,8 +142,13 @@ def _score_table(entries: Sequence[Entry]) -> dict[str, Any]:
         {"label": e.label, "series": e.series, "cells": row, "figures": e.figures}
         for e, row in zip(entries, cells, strict=True)
     ]
-    theirs = published.beside((e.figures["method"] for e in entries), list(columns))
-    return {"columns": list(columns.values()), "rows": rows, "published": theirs}
+    methods = {e.figures["method"] for e in entries}
+    return {
+        "columns": list(columns.values()),
+        "rows": rows,
+        "published": published.beside(methods, list(columns)),
+        "told": published.told(methods),
+    }
 
 
 def _differences(entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from tests.benchmarks.measure import Figure, cpu_model
 
 BENCHES = (
     "ingest", "encode", "train_step", "from_shards", "attention", "tiny_world", "shards", "concurrent", "tuning_memory",
+    "report_page",
 )  # fmt: skip
 
 

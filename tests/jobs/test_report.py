@@ -19,9 +19,10 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image, ImageFont
 
+from e4t_core.methods import METHODS
 from e4t_core.storage import Store
 from jobs.__main__ import main
-from jobs._report import gallery, plots, words
+from jobs._report import gallery, plots, published, words
 from jobs._report.inputs import _labels, load_entries
 from jobs._report.ranking import choose, ranking
 from tests.jobs import people
@@ -202,10 +203,11 @@ def test_every_figure_of_the_scores_is_the_evaluations(bench: Path, both: str) -
 
 
 def test_what_the_papers_report_stands_beside_it(both: str, single: str) -> None:
-    ours, first, third = section(both, "scores").all("table")[0].all("tbody")
-    assert [t.all("tr")[0].text for t in (first, third)] == [
-        f"as reported in HyperDreamBooth, table {n}" for n in (1, 3)
-    ]
+    ours, *papers = section(both, "scores").all("table")[0].all("tbody")
+    _, second, third = papers
+    for n, table in enumerate(papers, 1):
+        assert table.all("tr")[0].text.startswith(f"as reported in HyperDreamBooth, table {n}")
+    assert [td.text for td in second.all("tr")[1].all("td")[:4]] == ["0.615", "–", "–", "0.431"]
     told = {row.all("th")[0].text: [td.text for td in row.all("td")[:4]] for row in third.all("tr")[1:]}
     assert told["full DINO 0.473"] == ["0.655", "–", "0.286", "0.577"]
     assert told["only hyper DINO 0.414"] == ["0.631", "–", "–", "0.501"]
@@ -291,6 +293,12 @@ def test_plots_show_each_method(both: str, single: str) -> None:
     (norms,) = section(both, "norm").all("svg", cls="plot")
     assert len(norms.all("polyline", cls="median")) == 1  # the second method records none
     assert len(norms.all("polyline", cls="single")) == 5
+
+
+def test_what_a_paper_says_in_words_is_told_of_its_method() -> None:
+    assert published.told(["e4t", "domain_agnostic"]) == [published.STATEMENTS["domain_agnostic"]]
+    assert published.told(["e4t"]) == []
+    assert set(published.STATEMENTS) <= set(METHODS.names())
 
 
 # --- the job

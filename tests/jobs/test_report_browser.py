@@ -227,42 +227,14 @@ def test_light_and_dark(at: Callable[[Path], Chrome], page: Path, driver: Chrome
     assert driver.execute_script(ground) == seen["dark"]
 
 
-CONTRAST = """
-  const shade = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
-    if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255, 255, 255)'; };
-  const poor = new Set();
-  for (const e of document.querySelectorAll('body *')) {
-    const says = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
-    if (!says || !e.checkVisibility() || e.disabled) continue;
-    const style = getComputedStyle(e), [a, b] = [e.closest('svg') ? style.fill : style.color, ground(e)].map(shade);
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.add(`${e.tagName} ${e.className.baseVal ?? e.className}: ${ratio.toFixed(2)}`);
-  }
-  return [...poor];
-"""
-UNNAMED = """
-  const named = (e) => e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim()
-    || e.querySelector('img[alt]:not([alt=""])');
-  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
-  return [
-    ...[...document.querySelectorAll('button, a, input, select')].filter((e) => !named(e)),
-    ...[...document.images].filter((e) => !e.alt && !e.closest('[aria-hidden=true]')),
-    ...[...document.querySelectorAll('table thead th, table tbody th')].filter((e) => !e.scope),
-  ].map((e) => e.outerHTML.slice(0, 200)).concat(ids.filter((id, at) => ids.indexOf(id) !== at));
-"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_can_be_read_and_has_a_name(at: Callable[[Path], Chrome], page: Path, driver: Chrome, scheme: str) -> None:
     """Contrast of text at least 4.5 to 1 (WCAG AA); controls, pictures and table heads are named; ids are unique."""
     browser.media(driver, prefers_color_scheme=scheme)
     at(page)
     for _ in range(2):
-        assert driver.execute_script(CONTRAST) == []
-        assert driver.execute_script(UNNAMED) == []
+        assert driver.execute_script(browser.PALE) == []
+        assert driver.execute_script(browser.UNNAMED) == []
         choose(driver, "order", "worst first")  # then as the script writes it
         choose(driver, "prompt", "sketch")
 
@@ -304,7 +276,7 @@ def test_paper_gets_the_pictures_and_no_controls(at: Callable[[Path], Chrome], p
         assert not driver.find_element(By.ID, name).is_displayed()
     assert driver.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert len(heads(driver)) == 12
-    assert driver.execute_script(CONTRAST) == []
+    assert driver.execute_script(browser.PALE) == []
 
 
 @pytest.fixture(scope="module")

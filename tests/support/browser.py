@@ -20,6 +20,35 @@ _QUIET = (
     "--force-device-scale-factor=1",
 )  # fmt: skip
 
+PALE = """
+  const shade = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+    if (!/, 0\\)$/.test(c) && c !== 'transparent') return c; } return 'rgb(255, 255, 255)'; };
+  const poor = new Set();
+  for (const e of document.querySelectorAll('body *')) {
+    const says = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!says || !e.checkVisibility() || e.disabled) continue;
+    const style = getComputedStyle(e), [a, b] = [e.closest('svg') ? style.fill : style.color, ground(e)].map(shade);
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.add(`${e.tagName} ${e.className.baseVal ?? e.className}: ${ratio.toFixed(2)}`);
+  }
+  return [...poor];
+"""
+"""A script that lists text of less contrast than 4.5 to 1 (WCAG AA)."""
+UNNAMED = """
+  const named = (e) => e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim()
+    || e.querySelector('img[alt]:not([alt=""])');
+  const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
+  return [
+    ...[...document.querySelectorAll('button, a, input, select')].filter((e) => !named(e)),
+    ...[...document.images].filter((e) => !e.alt && !e.closest('[aria-hidden=true]')),
+    ...[...document.querySelectorAll('table thead th, table tbody th')].filter((e) => !e.scope),
+  ].map((e) => e.outerHTML.slice(0, 200)).concat(ids.filter((id, at) => ids.indexOf(id) !== at));
+"""
+"""A script that lists controls, pictures and table heads without a name, and ids that stand twice."""
+
 
 def missing() -> str:
     """Why there is no browser here; empty if there is one."""
