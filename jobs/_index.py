@@ -99,10 +99,10 @@ class Index:
             self.rows = int(file.metadata.num_rows)
         self._group = lru_cache(maxsize=1)(self._read_group)
 
-    def table(self) -> pa.Table:
-        """All rows at once: for those who can hold them."""
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows at once, of all columns or of some: for those who can hold them."""
         with self._file() as file:
-            return file.read()
+            return file.read(None if columns is None else list(columns))
 
     def units(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
         """Each unit with its rows, in order; holds one row group at a time."""

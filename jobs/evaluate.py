@@ -242,7 +242,7 @@ class Evaluation(Inputs):
             if metric.untrained():
                 random.setdefault(metric.weights(), []).append(metric.title)
         backbone = ["the diffusion model"] if self.job.recipe.backbone.random_seed is not None else []
-        return backbone + [f"the judge of {' and '.join(titles)}" for titles in random.values()]
+        return backbone + [f"the judge of {_listed(titles)}" for titles in random.values()]
 
     def _benchmark(self) -> dict[str, Any]:
         """What evaluations must share for their methods to be compared: their parent run in MLflow."""
@@ -278,3 +278,8 @@ class Evaluation(Inputs):
             StoreDataset.shards(self.shards_uri, version, references),
             StoreDataset.images(self.images_uri, self.images.manifest, fingerprint(list(self.keys.values()))),
         ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``A``, ``A and B``, ``A, B and C``."""
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])

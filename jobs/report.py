@@ -90,10 +90,10 @@ def _write(job: Job, entries: Sequence[Entry], shards: Shards) -> dict[str, Any]
 
 
 def _pictures(job: Job, entries: Sequence[Entry], grid: Grid, shards: Shards) -> Pictures:
-    """Of all identities, or of as many from both ends of the ranking as were asked for."""
-    everyone = len(grid.identities)
-    most = max(job.args.pictured or everyone, min(job.args.identities, everyone), 1)
-    numbers = [n for n in range(everyone) if n < (most + 1) // 2 or n >= everyone - most // 2]
+    """Of all identities that have any, or of as many from both ends of the ranking as were asked for."""
+    kept = grid.pictured()
+    most = max(job.args.pictured or len(kept), min(job.args.identities, len(kept)), 1)
+    numbers = kept if most >= len(kept) else [*kept[: (most + 1) // 2], *kept[len(kept) - most // 2 :]]
     with job.progress(len(numbers), "pictures", "identity") as bar:
         return collect(entries, grid, shards, numbers, job.store, int(job.args.embed_mb * 1e6), bar.update)
 

@@ -79,13 +79,13 @@ def inline(data: bytes) -> str:
 def people(entries: Sequence[Entry], shards: Shards, grid: Grid, most: int) -> tuple[str, list[Person]]:
     """(title of the score that ranks them, blocks), ranked by the first method."""
     column, means = ranking(entries[0])
-    chosen = choose(means, most)
+    chosen = choose(means, most, entries[0].pictured)
     blocks = [_person(name, note, entries, shards, grid) for name, note in chosen]
     return entries[0].scores[column]["title"], blocks
 
 
 def _person(name: str, note: str, entries: Sequence[Entry], shards: Shards, grid: Grid) -> Person:
-    having = [(entry, rows) for entry in entries if len(rows := entry.rows[entry.rows["identity"] == name])]
+    having = [(entry, entry.rows[entry.rows["identity"] == name]) for entry in entries if name in entry.pictured]
     keys = list(dict.fromkeys(key for _, rows in having for key in rows["input_key"]))
     inputs = [
         Picture(inline(data), f"photo of {name} that was learned from", "input", key)

@@ -14,8 +14,10 @@ from jobs._report.inputs import Entry
 from jobs._report.ranking import ranking
 from jobs._scores import SCORE
 
-ABSENT, UNSCORED, _TOP = 65535, 65534, 65533
-"""Codes of a score in the page: no picture, a picture without a score, the highest score of the column."""
+ABSENT = -1
+"""In place of a picture's row: nothing was drawn."""
+NOTHING, UNSCORED, _TOP = 65535, 65534, 65533
+"""Codes of a score in the page: nothing drawn, drawn but without a score, the highest score of the column."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Grid:
         scores: S score columns -> title and direction, as ``evaluation.json`` has them.
         ranked_by: the score column that ranks.
         values: per entry the mean over a prompt's images, (I, P, S); NaN where nothing could be scored.
-        pictures: per entry the row of a prompt's first image in the images' table, (I, P); -1 where there is none.
+        pictures: per entry the row of a prompt's first image in the images' table, (I, P); :data:`ABSENT` where there
+            is none, :data:`~jobs._report.inputs.DROPPED` where it was not kept.
     """
 
     identities: list[str]
@@ -56,6 +59,11 @@ class Grid:
             [_values(entry, *axes, list(scores)) for entry in entries],
             [_pictures(entry, *axes) for entry in entries],
         )
+
+    def pictured(self) -> list[int]:
+        """Identities, by number, that any entry has pictures of."""
+        kept_I = np.any([(rows_IP >= 0).any(1) for rows_IP in self.pictures], axis=0)
+        return [int(n) for n in np.flatnonzero(kept_I)]
 
     def packed(self) -> tuple[list[dict[str, Any]], list[str]]:
         """The scores as the page holds them: each column's title, direction and range, and per entry base64 of
@@ -86,7 +94,7 @@ def _values(entry: Entry, identities: pd.Index, prompts: pd.Index, columns: Sequ
 
 
 def _pictures(entry: Entry, identities: pd.Index, prompts: pd.Index) -> np.ndarray:
-    out = np.full((len(identities), len(prompts)), -1, np.int64)
+    out = np.full((len(identities), len(prompts)), ABSENT, np.int64)
     out[_at(entry.first, identities, prompts)] = entry.places(entry.first)
     return out
 
@@ -98,5 +106,5 @@ def _at(rows: pd.DataFrame, identities: pd.Index, prompts: pd.Index) -> tuple[np
 def _coded(values_IPS: np.ndarray, pictures_IP: np.ndarray, low_S: np.ndarray, span_S: np.ndarray) -> str:
     codes = np.round((values_IPS - low_S) / span_S * _TOP)
     codes = np.where(np.isfinite(codes), codes, UNSCORED)
-    codes[pictures_IP < 0] = ABSENT
+    codes[pictures_IP == ABSENT] = NOTHING
     return base64.b64encode(codes.astype("<u2").tobytes()).decode()

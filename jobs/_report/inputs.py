@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -28,6 +29,8 @@ _EXAMPLES = 8
 _SCHEMA = 1
 _PLACE = ("method", "identity", "prompt", "index", "unit", "offset", "size", "crc32")
 """Columns of the images' index that say where an image lies."""
+DROPPED = -2
+"""In place of a picture's row: it was drawn and scored, and the recipe did not keep it."""
 _REPEATED = ("embedding_norm_json", "near")
 """Long texts that are the same in all rows of an identity: held once."""
 _READ = ("identity", "prompt", "prompt_text", "kind", "index", "input_key", "embedding_norm_json", "near")
@@ -79,20 +82,34 @@ class Entry:
         return {}
 
     @cached_property
+    def table(self) -> pa.Table:
+        """The images' index, no more of it than reading takes: it has long columns, too."""
+        return self.images.index.table(_PLACE)
+
+    @cached_property
+    def pictured(self) -> frozenset[str]:
+        """Identities whose pictures were kept."""
+        ours = self.table.filter(pc.field("method") == self.figures["method"])
+        return frozenset(pc.unique(ours["identity"]).to_pylist())
+
+    @cached_property
     def _places(self) -> pd.MultiIndex:
         """Of every row of the images' table."""
-        return pd.MultiIndex.from_frame(self.images.table.select(["method", "identity", "prompt", "index"]).to_pandas())
+        return pd.MultiIndex.from_frame(self.table.select(["method", "identity", "prompt", "index"]).to_pandas())
 
     def places(self, rows: pd.DataFrame) -> np.ndarray:
-        """Where in the images' table the pictures of score rows are, (rows,).
+        """Where in the images' table the pictures of score rows are, (rows,); :data:`DROPPED` for those of identities
+        whose pictures ``evaluate`` was told not to keep.
 
         Raises:
             DataError: one is not there.
         """
         wanted = rows[["identity", "prompt", "index"]].assign(method=self.figures["method"])
         found = self._places.get_indexer(pd.MultiIndex.from_frame(wanted[["method", "identity", "prompt", "index"]]))
-        if (found < 0).any():
-            lost = wanted[found < 0].iloc[0]
+        if self.images.manifest.get("drawn", 0) > len(self.images):
+            found[~wanted["identity"].isin(self.pictured).to_numpy()] = DROPPED
+        if (found == -1).any():
+            lost = wanted[found == -1].iloc[0]
             raise DataError(
                 f"{self.images.store.uri} has no image {lost['prompt']}/{lost['index']} of '{lost['identity']}', which "
                 "was scored; give the --images that evaluate was given"
@@ -105,7 +122,11 @@ class Entry:
         Raises:
             DataError: one is not there.
         """
-        return self.images.read(self.places(rows).tolist())
+        return self.read(self.places(rows).tolist())
+
+    def read(self, places: Sequence[int]) -> list[bytes]:
+        """Encoded images of rows of :attr:`table`, in their order."""
+        return self.images.read_of(self.table.take(pa.array(places, pa.int64())))
 
     @cached_property
     def first(self) -> pd.DataFrame:
@@ -130,7 +151,7 @@ def load_entries(evaluations: Sequence[str], images: Sequence[str]) -> list[Entr
     results = [_result(Store(uri)) for uri in evaluations]
     places = images or [result["images"]["uri"] for result in results]
     found = [
-        (figures, _rows(Store(uri), result, figures["method"]), result, _images(place))
+        (figures, _rows(Store(uri), result, figures["method"]), result, ImageSet.open(place))
         for uri, result, place in zip(evaluations, results, places, strict=True)
         for figures in result["methods"]
     ]
@@ -156,12 +177,6 @@ def _rows(store: Store, result: dict[str, Any], method: str) -> pd.DataFrame:
     file = pq.ParquetFile(data, read_dictionary=[name for name in _REPEATED if name in names])
     wanted = [name for name in names if name in _READ or name.startswith(SCORE)]
     return file.read([*wanted, "method"]).filter(pc.field("method") == method).select(wanted).to_pandas()
-
-
-def _images(uri: str) -> ImageSet:
-    """With no more of the index than reading takes: it has long columns, too."""
-    found = ImageSet.open(uri)
-    return ImageSet(found.store, found.manifest, found.table.select(_PLACE))
 
 
 def _labels(names: Sequence[tuple[str, str]]) -> list[str]:

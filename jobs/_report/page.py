@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from e4t_core.metrics._statistics import Interval, bootstrap_difference
-from jobs._report import browser, figures, gallery, plots, published, words
+from jobs._report import browser, figures, gallery, plots, published, sets, words
 from jobs._report.figures import triple
 from jobs._report.grid import Grid
 from jobs._report.html import template
@@ -51,7 +51,7 @@ def render(
         "name": first["name"],
         "created": first["created"],
         "title": words.title(lead.figures, _inputs(lead)),
-        "cover": gallery.cover(people[0]),
+        "cover": gallery.cover(people[0]) if people else [],
         "labels": [entry.label for entry in entries],
         "notice": words.untrained_notice(list(dict.fromkeys(p for e in entries for p in e.result["untrained"]))),
         "summary": words.summary(lead.figures, lead.full_label, _confidence(lead)),
@@ -60,6 +60,7 @@ def render(
         "tiles": _tiles(lead),
         "pareto": figures.pareto(entries, grid),
         "scores": _score_table(entries),
+        "sets": sets.table(entries),
         "differences": _differences(entries),
         "kinds": _kinds(entries),
         "costs": _cost_table(entries),

@@ -94,15 +94,17 @@ class _Contacts:
         known = pd.concat([e.first[["identity", "input_key"]] for e in entries]).drop_duplicates()
         by_name = known.groupby("identity")["input_key"].agg(list).to_dict()
         self.keys = {n: by_name[grid.identities[n]][:_PHOTOS] for n in numbers}
-        self.columns = max(len(grid.prompts), *(len(keys) for keys in self.keys.values()))
-        (first,) = shards.photos(self.keys[numbers[0]][:1])  # also opens the shards, before there are threads
-        with Image.open(io.BytesIO(first)) as image:
-            self.side = min(max(image.size), _SIDE)
+        self.columns = max([len(grid.prompts), *(len(keys) for keys in self.keys.values())])
+        self.side = _SIDE
+        if numbers:  # also opens the shards, before there are threads
+            (first,) = shards.photos(self.keys[numbers[0]][:1])
+            with Image.open(io.BytesIO(first)) as image:
+                self.side = min(max(image.size), _SIDE)
 
     @cached_property
     def names(self) -> dict[int, str]:
         """Number -> a fingerprint of all that decides the contact."""
-        checks = [entry.images.table["crc32"].to_numpy() for entry in self.entries]
+        checks = [entry.table["crc32"].to_numpy() for entry in self.entries]
         how = [self.side, self.columns, _QUALITY, _EFFORT, self.shards.fingerprint]
         out = {}
         for n, keys in self.keys.items():
@@ -121,7 +123,7 @@ class _Contacts:
         self._paste(sheets, places, 0, self.shards.photos([self.keys[n][x] for n, x in places]))
         for row, (entry, pictures) in enumerate(zip(self.entries, self.grid.pictures, strict=True), 1):
             places = [(n, x) for n in numbers for x in range(pictures.shape[1]) if pictures[n, x] >= 0]
-            self._paste(sheets, places, row, entry.images.read([int(pictures[place]) for place in places]))
+            self._paste(sheets, places, row, entry.read([int(pictures[place]) for place in places]))
         return {self.names[n]: _webp(sheet) for n, sheet in sheets.items()}
 
     def _paste(

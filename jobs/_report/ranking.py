@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from jobs._report.inputs import Entry
@@ -18,12 +20,17 @@ def ranking(entry: Entry) -> tuple[str, pd.Series]:
     return column, means.sort_values(ascending=lowest_first, kind="stable", na_position="last")
 
 
-def choose(means: pd.Series, most: int) -> list[tuple[str, str]]:
-    """(identity, note): all if there are few, else the best and the worst."""
-    names = [str(name) for name in means.index]
-    if len(names) <= most:
+def choose(means: pd.Series, most: int, pictured: Collection[str] | None = None) -> list[tuple[str, str]]:
+    """(identity, note): all if there are few, else the best and the worst.
+
+    Args:
+        means: identity -> score, best first.
+        pictured: those that may be chosen; all if None. Ranks are among all.
+    """
+    ranks = {str(name): rank for rank, name in enumerate(means.index, 1)}
+    names = [name for name in ranks if pictured is None or name in pictured]
+    if len(names) > most:
+        names = [*names[: (most + 1) // 2], *names[len(names) - most // 2 :]]
+    if len(names) == len(ranks):
         return [(name, "") for name in names]
-    best, worst = (most + 1) // 2, most // 2
-    top = [(name, f"no. {rank} of {len(names)}") for rank, name in enumerate(names[:best], 1)]
-    first = len(names) - worst
-    return top + [(name, f"no. {first + rank} of {len(names)}") for rank, name in enumerate(names[first:], 1)]
+    return [(name, f"no. {ranks[name]} of {len(ranks)}") for name in names]

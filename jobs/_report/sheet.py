@@ -18,9 +18,9 @@ _INK, _PAPER = (40, 40, 48), (255, 255, 255)
 
 def sheet(entries: Sequence[Entry], shards: Shards, most: int) -> bytes:
     """A PNG of at most ``most`` identities, best and worst of the first method if there are more."""
-    names = [name for name, _ in choose(ranking(entries[0])[1], most)]
+    names = [name for name, _ in choose(ranking(entries[0])[1], most, entries[0].pictured)]
     prompts = list(dict.fromkeys(prompt for entry in entries for prompt in entry.rows["prompt"]))
-    rows = [(entry, name) for name in names for entry in entries if (entry.rows["identity"] == name).any()]
+    rows = [(entry, name) for name in names for entry in entries if name in entry.pictured]
     font = ImageFont.load_default(size=13)
     left = math.ceil(max(font.getlength(entry.label) for entry in entries)) + 2 * _GAP if len(entries) > 1 else 0
     canvas = Image.new("RGB", (left + (len(prompts) + 1) * (_CELL + _GAP), _HEAD + len(rows) * (_CELL + _GAP)), _PAPER)

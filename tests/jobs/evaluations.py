@@ -17,7 +17,9 @@ from e4t_core.storage import Store
 from jobs import _aggregates, _scores
 from jobs._lineage import environment, public
 from jobs._recipe import load
+from jobs._rows import columns
 from jobs._units import ImageSet
+from jobs.evaluate import SCHEMA
 from tests.jobs import people
 
 _FACES = 24
@@ -73,18 +75,18 @@ def _drawers() -> list[tuple[str, Any]]:
 def _evaluation(folder: Path, method: str, mean: float) -> str:
     store, images = Store(folder / f"scored-{method}"), ImageSet.open(str(folder / f"images-{method}"))
     recipe = load("tiny", ["evaluate.bootstrap_samples=200"])
-    scores = _scores.columns(_scores.build(recipe.metrics, recipe.models, "cpu"))
+    scores = columns(_scores.per_image(_scores.build(recipe.metrics, recipe.models, "cpu")))
     table = _scored(images.table, list(scores), mean, zlib.crc32(method.encode()))
     data = _scores.to_parquet(table)
     rows = f"rows/{content_hash(data, 16)}.parquet"
     store.put(rows, data)
     inputs = {"images": "i" * 16, "references": "r" * 16}
     result = {
-        "schema": _scores.SCHEMA,
+        "schema": SCHEMA,
         "name": recipe.name,
         "recipe_hash": recipe.hash,
         "created": time.time(),
-        "methods": _aggregates.aggregate(table.to_pandas(), scores, recipe.evaluate, recipe.seed),
+        "methods": _aggregates.aggregate([table.to_pandas()], scores, recipe.evaluate, recipe.seed),
         "untrained": [],
         "rows": rows,
         "images": {"uri": str(folder / f"images-{method}"), "version": 1, "inputs": {"method": method}, "failed": {},

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from e4t_core.errors import UsageError
 from jobs._fresh import DrawingScorer
+from jobs._report.grid import NOTHING
 from jobs._units import ImageSet
 from tests.jobs import people
 from tests.jobs.conftest import everything, start
@@ -64,6 +67,24 @@ def test_pictures_are_kept_as_the_recipe_says(run: Any, here: list[int], images:
     assert len(ImageSet.open(str(tmp_path / "none" / "images"))) == 0
     assert not list((tmp_path / "none").rglob("*.tar"))
     assert len(rows(tmp_path / "none")) == 6
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_the_report_shows_what_was_kept_and_tells_of_all(
+    run: Any, here: list[int], tracking: str, tmp_path: Path, kept: int
+) -> None:
+    run(tmp_path / "some", sets=(f"evaluate.keep_identities={kept}",))
+    words = ("--evaluation", str(tmp_path / "some"), "--out", str(tmp_path / "report"))
+    start("report", *words, sets=(f"mlflow.uri={tracking}",))
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"Pictures of {kept} of 3 identities are kept" in page
+    assert page.count('<article class="person">') == kept
+    assert ("<code>evaluate.keep_identities</code>" in page) == (kept == 0)
+    data = json.loads(page.split('id="page-data">')[1].split("</script>")[0])
+    assert [bool(name) for name in data["contacts"]].count(True) == kept
+    codes = np.frombuffer(base64.b64decode(data["methods"][0]["codes"]), "<u2")
+    assert (codes != NOTHING).all(), "everybody has scores"
+    assert (tmp_path / "report" / "sheet.png").exists()
 
 
 def test_more_pictures_are_asked_for_later(run: Any, here: list[int], tmp_path: Path) -> None:

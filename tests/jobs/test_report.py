@@ -111,6 +111,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "evaluate.threads=1",
                 "backbone.random_seed=0",
                 "clip.random_seed=0",
+                "metrics.kid={subsets: 5, subset_size: 8}",
             )
             quick = [word for text in sets for word in ("--set", text)]
             assert main(["evaluate", *inputs, "--out", str(folder / f"scored-{name}"), *quick]) == 0
@@ -202,6 +203,16 @@ def test_every_figure_of_the_scores_is_the_evaluations(bench: Path, both: str) -
         assert [td.text for td in row.all("td")[4:]] == ["5", "15"]
 
 
+def test_scores_of_whole_sets_have_a_table_of_their_own(bench: Path, both: str) -> None:
+    (table,) = [t for t in section(both, "scores").all("table") if t.attributes.get("id") == "sets"]
+    assert [th.text for th in table.all("thead")[0].all("th")] == ["method", "KID ↓"]
+    for row, name in zip(table.all("tbody")[0].all("tr"), ("first", "second"), strict=True):
+        (figures,) = result(bench, name)["methods"]
+        kid = figures["sets"]["kid"]
+        told = f"{kid['mean']:.4f} ± {kid['std']:.4f}".replace("-", "−")
+        assert row.all("td")[0].text == f"{told} {kid['images']} images against {kid['real_images']} photos"
+
+
 def test_what_the_papers_report_stands_beside_it(both: str, single: str) -> None:
     ours, *papers = section(both, "scores").all("table")[0].all("tbody")
     _, second, third = papers
@@ -237,8 +248,8 @@ def test_kinds_and_costs_are_the_evaluations(bench: Path, single: str) -> None:
 
 
 def test_differences_are_paired_and_doubt_is_grey(bench: Path, both: str, single: str) -> None:
-    assert len(section(single, "scores").all("table")) == 1
-    (row,) = section(both, "scores").all("table")[1].all("tbody")[0].all("tr")
+    assert [t.attributes.get("id") for t in section(single, "scores").all("table")] == [None, "sets"]
+    (row,) = section(both, "scores").all("table")[2].all("tbody")[0].all("tr")
     first, second = (result(bench, name)["methods"][0]["scores"] for name in ("first", "second"))
     for cell, column in zip(row.all("td"), ("identity", "identity_heldout", "clip_t", "clip_i"), strict=True):
         assert cell.all("b")[0].text == words.signed(second[column]["mean"] - first[column]["mean"])
@@ -248,7 +259,7 @@ def test_differences_are_paired_and_doubt_is_grey(bench: Path, both: str, single
 
 def test_random_weights_are_admitted(page: str) -> None:
     (notice,) = Tree(page).root.all("p", cls="notice")
-    assert "diffusion model and the judge of CLIP-T and CLIP-I have weights" in notice.text
+    assert "diffusion model and the judge of CLIP-T, CLIP-I and KID have weights" in notice.text
     assert "the road runs, not that it personalizes" in notice.text
 
 

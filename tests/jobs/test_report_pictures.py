@@ -17,7 +17,7 @@ from e4t_core.errors import DataError
 from e4t_core.storage import Store
 from jobs._report import pictures
 from jobs._report.browser import context
-from jobs._report.grid import ABSENT, UNSCORED, Grid
+from jobs._report.grid import NOTHING, UNSCORED, Grid
 from jobs._report.inputs import Entry, Shards, load_entries
 from jobs._report.pictures import FOLDER, Pictures, collect
 from tests.jobs import evaluations
@@ -132,7 +132,7 @@ def test_scores_survive_their_packing(entries: list[Entry], grid: Grid) -> None:
             known = np.isfinite(values[:, :, at])
             back = column["low"] + codes[:, :, at] / 65533 * (column["high"] - column["low"])
             np.testing.assert_allclose(back[known], values[:, :, at][known], atol=1e-4)
-            np.testing.assert_array_equal(codes[:, :, at] == ABSENT, pictures_IP < 0)
+            np.testing.assert_array_equal(codes[:, :, at] == NOTHING, pictures_IP == -1)
             np.testing.assert_array_equal(codes[:, :, at] == UNSCORED, ~known & (pictures_IP >= 0))
     assert (grid.pictures[1] < 0).sum() == 3
     assert np.isnan(grid.values[0]).any()
