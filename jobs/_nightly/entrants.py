@@ -11,7 +11,7 @@ from e4t_core.errors import UsageError
 from e4t_core.record import fingerprint
 from jobs._recipe import Recipe, load
 from jobs._run_folder import decisive
-from jobs._sections import NightlyConfig, NightlyMethod
+from jobs._sections import ActorsConfig, NightlyConfig, NightlyMethod
 from jobs._variants import assignments, data_of
 
 _ALONE = ("nightly=null", "ablations=null")
@@ -20,9 +20,12 @@ _WHOLE = ("generate", "metrics", "evaluate", "ray", "mlflow")
 _PARTS = {
     "backbone": ("path", "random_seed"),
     "clip": ("path", "pretrained", "random_seed"),
-    "personalize": ("min_images", "max_images", "max_identities", "allowed_failed_share"),
-}
-"""One protocol for all: sections, and fields of sections, that every method takes from the nightly's recipe."""
+    "personalize": (
+        "min_images", "max_images", "max_identities", "held_out", "allowed_failed_share", *ActorsConfig.model_fields
+    ),
+}  # fmt: skip
+"""One protocol for all, on the same machines: sections, and fields of sections, that every method takes from the
+nightly's recipe."""
 _PEOPLE = ("source", "shards")
 """Taken from it as well once a method has learned: until then, data are the method's own."""
 
@@ -94,7 +97,7 @@ def entrants(
     Raises:
         UsageError: a recipe does not resolve, or a method has neither a checkpoint nor data to learn from.
     """
-    whole = benchmark(which, sets, config).dump()
+    whole = benchmark(which, sets, config)
     own = [*assignments(config.people), *without_nightly(sets)]
     return [_entrant(name, config.methods[name], which, own, whole, places) for name in names]
 
@@ -104,15 +107,15 @@ def _entrant(
     method: NightlyMethod,
     which: str,
     own: Sequence[str],
-    whole: Mapping[str, Any],
+    shared: Recipe,
     places: Mapping[str, Any],
 ) -> Entrant:
-    changes = assignments(method.changes)
+    changes, whole = assignments(method.changes), shared.dump()
     if method.recipe is None:
         learning = (*own, *changes, *assignments(places), *_ALONE)
         people: list[str] = []
     else:
-        learning = (*changes, *assignments({**_shared(whole), **places}), *_ALONE)
+        learning = (*changes, *assignments({**_shared(shared), **places}), *_ALONE)
         people = assignments({"seed": whole["seed"], **{key: whole[key] for key in _PEOPLE}, **_ingest(whole)})
     named = f"name={_title(whole, name, load(method.recipe or which, learning))}"
     out = Entrant(name, method.recipe or which, learning, (*learning, *people, named), method.checkpoint)
@@ -129,8 +132,13 @@ def without_nightly(sets: Sequence[str]) -> list[str]:
     return [text for text in sets if text.partition("=")[0].strip().split(".")[0] != "nightly"]
 
 
-def _shared(whole: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {f"{section}.{field}": whole[section].get(field) for section, fields in _PARTS.items() for field in fields}
+def _shared(recipe: Recipe) -> dict[str, Any]:
+    whole = recipe.dump()
+    parts = {
+        f"{section}.{field}": getattr(getattr(recipe, section), field, None)  # a dump leaves later defaults out
+        for section, fields in _PARTS.items()
+        for field in fields
+    }
     return {**{section: whole[section] for section in _WHOLE}, **parts}
 
 

@@ -17,6 +17,8 @@ from pipelines.shards import maintenance
 from pipelines.shards.manifest import load_manifest
 
 DATA = "data"
+_SELECTION = ("min_images", "max_images", "max_identities", "held_out")
+"""Of ``personalize``: who is measured, and on which of their photos."""
 _DIGITS = 16
 """Of a SHA-256, as of every other fingerprint."""
 
@@ -96,7 +98,7 @@ def facts(recipe: Recipe, entrant: Entrant, checkpoint: str | None, data: str) -
     """
     ours = entrant.recipe
     metrics = _scores.build(ours.metrics, ours.models, ours.evaluate.device)
-    selection = {key: getattr(ours.personalize, key) for key in ("min_images", "max_images", "max_identities")}
+    selection = {key: getattr(ours.personalize, key) for key in _SELECTION}
     return {
         "recipe": recipe.name,
         "method": ours.method.name,

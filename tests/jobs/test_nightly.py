@@ -312,6 +312,7 @@ def test_a_night_that_does_not_finish_is_told(
     ("which", "sets"),
     [
         ("nightly_tiny", ()),
+        ("nightly_tiny", ("personalize.actors=3", "personalize.threads=1", "personalize.held_out=1")),
         ("nightly_lfw", ("source.path=/data/lfw", "backbone.path=/models/sd15", "nightly.webhook=https://h/secret")),
     ],
 )
@@ -325,7 +326,8 @@ def test_all_methods_of_a_night_share_its_benchmark(which: str, sets: tuple[str,
         for section in ("source", "generate", "metrics", "evaluate", "seed"):
             assert getattr(ours, section) == getattr(whole, section), section
         assert ours.stages["ingest"] == whole.stages["ingest"]
-        assert ours.personalize.max_identities == whole.personalize.max_identities
+        for field in ("max_identities", "held_out", "actors", "threads", "gpus"):
+            assert getattr(ours.personalize, field) == getattr(whole.personalize, field), field
         assert ours.backbone.path == entrant.training.backbone.path == whole.backbone.path
         if entrant.learns:
             assert entrant.training.source != whole.source

@@ -1,0 +1,45 @@
+"""Run what is missing of the papers' tables, and write the page beside their plots."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs._trade_off import trade_off
+from tests.benchmarks.papers.page import page
+from tests.benchmarks.papers.studies import STUDIES, Results
+
+PAGE = "papers.md"
+PLOTS = {
+    "papers_e4t_4a.png": ("benchmark",),
+    "papers_e4t_4b.png": ("e4t",),
+    "papers_domain_agnostic_5b.png": ("domain_agnostic",),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.papers", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("out/papers"), help="where everything is made")
+    parser.add_argument("--page", type=Path, default=Path("tests/benchmarks/results"), help="where the page goes")
+    parser.add_argument("--studies", default=",".join(s.name for s in STUDIES), help="which to run; '' runs none")
+    args = parser.parse_args()
+    wanted = [name for name in args.studies.split(",") if name]
+    for study in STUDIES:
+        if study.name in wanted:
+            words = [*study.command, "--out", str(args.out / study.name), "--yes"]
+            subprocess.run([sys.executable, "-m", "jobs", *words], check=True)
+    results = Results(args.out)
+    args.page.mkdir(parents=True, exist_ok=True)
+    (args.page / PAGE).write_text(page(results, "python -m tests.benchmarks.papers"))
+    for name, studies in PLOTS.items():
+        entries = [entry for study in studies for entry in results.found[study].values()]
+        if entries:
+            (args.page / name).write_bytes(trade_off(entries))
+    print(args.page / PAGE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

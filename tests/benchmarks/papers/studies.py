@@ -1,0 +1,93 @@
+"""What is run: each study is one command of the product, and evaluations that come out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from jobs._report.inputs import Entry, load_entries
+
+
+@dataclass(frozen=True)
+class Study:
+    """One command and what it leaves.
+
+    Attributes:
+        name: folder under the page's own.
+        command: name and flags without ``--out``.
+        places: where its evaluations are, as a pattern under its folder; what the star stands for names them.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    places: str
+
+    def entries(self, out: Path) -> dict[str, Entry]:
+        """Name -> evaluation, of those that are finished."""
+        before = self.places.split("*")[0].count("/")
+        found = {
+            path.relative_to(out / self.name).parts[before]: path.parent
+            for path in sorted((out / self.name).glob(f"{self.places}/evaluation.json"))
+        }
+        entries = load_entries([str(path) for path in found.values()], []) if found else []
+        return dict(zip(found, entries, strict=True))
+
+
+DATE = "2000-01-01"
+"""The benchmark is a night that is never compared with another."""
+STUDIES = (
+    Study("benchmark", ("nightly", "--recipe", "benchmark_tiny", "--date", DATE), f"nights/{DATE}/*/evaluation"),
+    Study(
+        "hyperdreambooth",
+        (
+            "ablate",
+            "--recipe",
+            "hyperdreambooth_ablations_tiny",
+            "--set",
+            "ablations.people.source.identities=50",
+        ),
+        "evaluation/*",
+    ),
+    Study(
+        "e4t",
+        ("ablate", "--recipe", "e4t_ablations_tiny", "--set", "ablations.people.source.identities=50"),
+        "evaluation/*",
+    ),
+    Study(
+        "domain_agnostic",
+        (
+            "ablate",
+            "--recipe",
+            "domain_agnostic_ablations_tiny",
+            *(
+                word
+                for part in ("faces", "cats", "art", "objects")
+                for word in ("--set", f"ablations.people.source.parts.{part}.identities=13")
+            ),
+        ),
+        "evaluation/*",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All evaluations under a folder.
+
+    Attributes:
+        out: the folder.
+    """
+
+    out: Path
+
+    @cached_property
+    def found(self) -> Mapping[str, Mapping[str, Entry]]:
+        """Study -> name -> evaluation."""
+        return {study.name: study.entries(self.out) for study in STUDIES}
+
+    def entry(self, place: str) -> Entry | None:
+        """``study/name``; None if it has not been run."""
+        study, name = place.split("/")
+        return self.found[study].get(name)

@@ -1,0 +1,77 @@
+"""The papers' tables: a claim is judged by the interval of its difference, and every place it names is made."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs._nightly.entrants import entrants
+from jobs._recipe import load
+from tests.benchmarks.papers.claims import CLAIMS, CONTRADICTED, MISSING, OPEN, REPRODUCED, UNTESTABLE, Claim, judge
+from tests.benchmarks.papers.page import SECTIONS, page
+from tests.benchmarks.papers.studies import DATE, STUDIES, Results
+from tests.jobs import evaluations
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Three methods of the benchmark, one well ahead in likeness, none in anything else."""
+    out = tmp_path_factory.mktemp("papers")
+    means = {"e4t": 0.7, "dreambooth": 0.4, "textual_inversion": 0.7}
+    made = evaluations.write(out / "made", evaluations.names(20), means, side=16)
+    for name, folder in zip(means, made, strict=True):
+        place = out / "benchmark" / "nights" / DATE / name
+        place.mkdir(parents=True)
+        (place / "evaluation").symlink_to(folder)
+    return Results(out)
+
+
+@pytest.mark.parametrize(
+    ("more", "less", "score", "word"),
+    [
+        ("e4t", "dreambooth", "identity", REPRODUCED),
+        ("dreambooth", "e4t", "identity", CONTRADICTED),
+        ("e4t", "dreambooth", "clip_t", OPEN),
+        ("e4t", "lora", "identity", MISSING),
+        ("e4t", "dreambooth", "steps", CONTRADICTED),
+    ],
+)
+def test_a_claim_is_judged_by_its_difference(results: Results, more: str, less: str, score: str, word: str) -> None:
+    verdict = judge(Claim("", f"benchmark/{more}", f"benchmark/{less}", score), results)
+    assert verdict.word == word, verdict
+    if word in (REPRODUCED, CONTRADICTED, OPEN) and score != "steps":
+        assert verdict.why.endswith("20 identities")
+
+
+def test_the_page_has_ours_and_theirs_and_every_claim(results: Results) -> None:
+    text = page(results, "the command")
+    figures = results.found["benchmark"]["e4t"].figures["scores"]["identity"]
+    told = f"{figures['mean']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}]"
+    assert f"| E4T | {told}" in text
+    assert "| *HyperDreamBooth (paper)* | 0.655 | 0.577 | 0.286 |" in text
+    assert "| 20 identities | ID | CLIP-I | CLIP-T |" in text
+    for claim in (claim for claims in CLAIMS.values() for claim in claims):
+        assert f"- {claim.text}: **" in text
+    assert f"DINO tells the same: **{UNTESTABLE}**" in text
+
+
+def test_every_place_is_made_by_its_study() -> None:
+    """No claim and no row waits for an evaluation that no command makes."""
+    made = set()
+    for study in STUDIES:
+        words = list(study.command)
+        recipe = load(words[words.index("--recipe") + 1], [words[i + 1] for i, w in enumerate(words) if w == "--set"])
+        named = recipe.nightly.methods if recipe.nightly else recipe.ablations.variants  # type: ignore[union-attr]
+        made |= {f"{study.name}/{name}" for name in named}
+    asked = {place for section in SECTIONS for place in section.rows.values()}
+    asked |= {place for claims in CLAIMS.values() for claim in claims for place in (claim.more, claim.less) if place}
+    assert asked <= made, asked - made
+    assert {section.claims for section in SECTIONS} == set(CLAIMS)
+
+
+def test_the_benchmark_has_fifty_people_and_holds_a_photo_out() -> None:
+    recipe = load("benchmark_tiny")
+    assert recipe.nightly is not None
+    for entrant in entrants("benchmark_tiny", (), recipe.nightly, tuple(recipe.nightly.methods), {}):
+        ours = entrant.recipe
+        assert (ours.source.dump()["identities"], ours.personalize.max_identities, ours.personalize.held_out) == (50, 50, 1)
+        assert ours.personalize.images == ("all" if entrant.name.endswith("_all") else 1)
