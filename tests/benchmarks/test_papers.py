@@ -73,5 +73,9 @@ def test_the_benchmark_has_fifty_people_and_holds_a_photo_out() -> None:
     assert recipe.nightly is not None
     for entrant in entrants("benchmark_tiny", (), recipe.nightly, tuple(recipe.nightly.methods), {}):
         ours = entrant.recipe
-        assert (ours.source.dump()["identities"], ours.personalize.max_identities, ours.personalize.held_out) == (50, 50, 1)
+        assert (ours.source.dump()["identities"], ours.personalize.max_identities, ours.personalize.held_out) == (
+            50,
+            50,
+            1,
+        )
         assert ours.personalize.images == ("all" if entrant.name.endswith("_all") else 1)
