@@ -216,19 +216,22 @@ def text_table(methods: Sequence[Figures]) -> list[str]:
     width = max(len("method"), *(len(m["method"]) for m in methods))
     lines = [" ".join([f"{'method':<{width}}", *(f"{t:>24}" for t in titles)])]
     for method in methods:
-        cells = [_cell(score) for score in method["scores"].values()]
+        cells = [with_interval(score) for score in method["scores"].values()]
         lines.append(" ".join([f"{method['method']:<{width}}", *(f"{cell:>24}" for cell in cells)]))
     for method in methods:
-        lines += [f"{method['method']:<{width}} {f['title']}: {_spread(f)}" for f in method.get("sets", {}).values()]
+        lines += [
+            f"{method['method']:<{width}} {f['title']}: {with_spread(f)}" for f in method.get("sets", {}).values()
+        ]
     return lines
 
 
-def _spread(found: Figures) -> str:
+def with_spread(found: Figures) -> str:
     """``0.0123 ± 0.0004``, or why there is none."""
     return found["note"] if found["mean"] is None else f"{found['mean']:.4f} ± {found['std']:.4f}"
 
 
-def _cell(score: Figures) -> str:
+def with_interval(score: Figures) -> str:
+    """``0.123 [0.100, 0.140]``."""
     if score["mean"] is None:
         return "not scored"
     mean = f"{score['mean']:.3f}"

@@ -176,8 +176,8 @@ class NightlyMethod(Config):
 
     Attributes:
         recipe: the recipe (shipped name, path or URI) whose method it is and whose data it is pre-trained on; ``null``
-            is the nightly's own, with a checkpoint that is given. People, prompts, sampler, metrics and models are
-            always the nightly's.
+            is the nightly's own, with a checkpoint that is given. People and held-out photos, prompts, sampler,
+            metrics, models and machines are always the nightly's.
         changes: to that recipe, as ``{method.personalize.steps: 40}``.
         checkpoint: what `pretrain` wrote; ``null`` pre-trains by ``recipe`` on the first night.
     """

@@ -12,7 +12,7 @@ from PIL import Image
 
 from jobs._report import words
 from jobs._report.grid import Grid
-from jobs._report.inputs import Entry, Shards
+from jobs._report.inputs import Entry, Shards, photos_of
 from jobs._report.ranking import choose, ranking
 from jobs._scores import SCORE
 
@@ -86,7 +86,7 @@ def people(entries: Sequence[Entry], shards: Shards, grid: Grid, most: int) -> t
 
 def _person(name: str, note: str, entries: Sequence[Entry], shards: Shards, grid: Grid) -> Person:
     having = [(entry, entry.rows[entry.rows["identity"] == name]) for entry in entries if name in entry.pictured]
-    keys = list(dict.fromkeys(key for _, rows in having for key in rows["input_key"]))
+    keys = photos_of(name, entries)
     inputs = [
         Picture(inline(data), f"photo of {name} that was learned from", "input", key)
         for key, data in zip(keys, shards.photos(keys), strict=True)

@@ -31,9 +31,13 @@ _PLACE = ("method", "identity", "prompt", "index", "unit", "offset", "size", "cr
 """Columns of the images' index that say where an image lies."""
 DROPPED = -2
 """In place of a picture's row: it was drawn and scored, and the recipe did not keep it."""
+_BETWEEN = "\n"
+"""Joins keys, which have no line ends."""
 _REPEATED = ("embedding_norm_json", "near")
 """Long texts that are the same in all rows of an identity: held once."""
-_READ = ("identity", "prompt", "prompt_text", "kind", "index", "input_key", "embedding_norm_json", "near")
+_READ = (
+    "identity", "prompt", "prompt_text", "kind", "index", "input_key", "input_keys", "embedding_norm_json", "near"
+)  # fmt: skip
 """Columns of the score rows that a page needs, beside the scores: the rest is in the aggregates already."""
 
 
@@ -129,9 +133,24 @@ class Entry:
         return self.images.read_of(self.table.take(pa.array(places, pa.int64())))
 
     @cached_property
+    def learned_from(self) -> dict[str, list[str]]:
+        """Identity -> sample keys of the photos that it was learned from, in the order in which they were drawn."""
+        once = self.rows.drop_duplicates("identity")
+        keys = once["input_keys"] if "input_keys" in once else once["input_key"]
+        return {
+            str(who): [first] if pd.isna(several) else str(several).split(_BETWEEN)
+            for who, first, several in zip(once["identity"], once["input_key"], keys, strict=True)
+        }
+
+    @cached_property
     def first(self) -> pd.DataFrame:
         """Of every identity and prompt the row of the first image."""
         return self.rows.sort_values("index", kind="stable").drop_duplicates(["identity", "prompt"]).sort_index()
+
+
+def photos_of(identity: str, entries: Sequence[Entry]) -> list[str]:
+    """Sample keys of all photos that any entry learned the identity from."""
+    return list(dict.fromkeys(key for entry in entries for key in entry.learned_from.get(identity, ())))
 
 
 def _likeness_first(scores: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +195,11 @@ def _rows(store: Store, result: dict[str, Any], method: str) -> pd.DataFrame:
     names = pq.read_schema(data).names
     file = pq.ParquetFile(data, read_dictionary=[name for name in _REPEATED if name in names])
     wanted = [name for name in names if name in _READ or name.startswith(SCORE)]
-    return file.read([*wanted, "method"]).filter(pc.field("method") == method).select(wanted).to_pandas()
+    table = file.read([*wanted, "method"]).filter(pc.field("method") == method).select(wanted)
+    if "input_keys" in wanted:  # lists, the same in all rows of an identity: one text each
+        joined = pc.binary_join(table["input_keys"], _BETWEEN).dictionary_encode()
+        table = table.set_column(table.schema.get_field_index("input_keys"), "input_keys", joined)
+    return table.to_pandas()
 
 
 def _labels(names: Sequence[tuple[str, str]]) -> list[str]:

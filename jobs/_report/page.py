@@ -66,6 +66,7 @@ def render(
         "costs": _cost_table(entries),
         "ranked_by": ranked_by,
         "people": people,
+        "photos": max(_inputs(entry) for entry in entries),
         "browser": browser.context(entries, grid, pictures, most, f"{place}/{FOLDER}"),
         "identities": lead.figures["identities"],
         "norms": figures.norms(entries),
@@ -93,7 +94,8 @@ def _confidence(entry: Entry) -> float:
 
 
 def _inputs(entry: Entry) -> int:
-    return int(entry.rows.groupby("identity")["input_key"].nunique().max())
+    """Most photos that an identity was learned from."""
+    return max(len(keys) for keys in entry.learned_from.values())
 
 
 def _tiles(entry: Entry) -> list[dict[str, str]]:

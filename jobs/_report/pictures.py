@@ -15,13 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
-import pandas as pd
 from PIL import Image, ImageOps
 
 from e4t_core.record import fingerprint
 from e4t_core.storage import Store
 from jobs._report.grid import Grid
-from jobs._report.inputs import Entry, Shards
+from jobs._report.inputs import Entry, Shards, photos_of
 
 FOLDER = "report_files"
 """Beside the page."""
@@ -91,9 +90,7 @@ class _Contacts:
 
     def __init__(self, entries: Sequence[Entry], grid: Grid, shards: Shards, numbers: Sequence[int]) -> None:
         self.entries, self.grid, self.shards = entries, grid, shards
-        known = pd.concat([e.first[["identity", "input_key"]] for e in entries]).drop_duplicates()
-        by_name = known.groupby("identity")["input_key"].agg(list).to_dict()
-        self.keys = {n: by_name[grid.identities[n]][:_PHOTOS] for n in numbers}
+        self.keys = {n: photos_of(grid.identities[n], entries)[:_PHOTOS] for n in numbers}
         self.columns = max([len(grid.prompts), *(len(keys) for keys in self.keys.values())])
         self.side = _SIDE
         if numbers:  # also opens the shards, before there are threads

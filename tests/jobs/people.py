@@ -113,8 +113,10 @@ def images(
     draw: Callable[[str, Image.Image, int], Image.Image | bytes] | None = None,
     norms: int = 5,
     failed: Sequence[str] = (),
+    seen: int = 1,
 ) -> None:
-    """An image set as ``generate`` writes it: every identity under every prompt, from its first photo."""
+    """An image set as ``generate`` writes it: every identity under every prompt, from its first photo; ``seen`` says
+    from how many it is said to have been learned."""
     store = Store(uri)
     names = sorted(photos)
     rows: list[dict[str, Any]] = []
@@ -123,7 +125,7 @@ def images(
         part: list[dict[str, Any]] = []
         writer = Writer()
         for who in names[at : at + per_unit]:
-            part += _identity(writer, who, photos[who][0], method, number, prompts, per_prompt, draw, norms)
+            part += _identity(writer, who, photos[who][0], method, number, prompts, per_prompt, draw, norms, seen)
         tar = writer.finish()
         for row in part:
             span = tar.spans[sample_key(f"{row['identity']}/{row['prompt']}/{row['index']}")]
@@ -156,6 +158,7 @@ def _identity(
     per_prompt: int,
     draw: Callable[[str, Image.Image, int], Image.Image | bytes] | None,
     norms: int,
+    seen: int,
 ) -> list[dict[str, Any]]:
     number = zlib.crc32(who.encode()) % 1000
     paint = draw or (lambda prompt, image, index: FILTERS[prompt](image))
@@ -185,6 +188,7 @@ def _identity(
                     ),
                     "near": None if norms else "corgi, fox, puppy",
                     "input_key": sample_key(f"{who}/0"),
+                    "input_keys": [sample_key(f"{who}/{photo}") for photo in range(seen)],
                 }
             )
     return out

@@ -101,10 +101,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     people.images(str(folder / "first"), photos)
     dull = {name: [image.resize((16, 16)).resize((64, 64)) for image in images] for name, images in photos.items()}
     people.images(str(folder / "second"), dull, method=OTHER, norms=0, failed=["nobody"])
+    people.images(str(folder / "several"), photos, method="lora", seen=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         people.without_ray(patch)
-        for name in ("first", "second"):
+        for name in ("first", "second", "several"):
             inputs = ["--images", str(folder / name), "--shards", str(folder / "shards")]
             sets = (
                 "evaluate.bootstrap_samples=200",
@@ -211,6 +212,20 @@ def test_scores_of_whole_sets_have_a_table_of_their_own(bench: Path, both: str) 
         kid = figures["sets"]["kid"]
         told = f"{kid['mean']:.4f} ± {kid['std']:.4f}".replace("-", "−")
         assert row.all("td")[0].text == f"{told} {kid['images']} images against {kid['real_images']} photos"
+
+
+@pytest.mark.parametrize("compared", [("several",), ("first", "several")])
+def test_all_photos_that_were_learned_from_are_shown(bench: Path, tmp_path: Path, compared: tuple[str, ...]) -> None:
+    assert report(bench, tmp_path, *compared) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert ("5 identities, 2 photos each" in page) == (compared[0] == "several")
+    assert "The framed photo is all" not in page
+    assert "The framed photos are what was learned from" in page
+    for person in section(page, "gallery").all("article"):
+        (learned,) = person.all("div", cls="learned")
+        assert len(learned.all("img")) == 2
+    data = json.loads(page.split('id="page-data">')[1].split("</script>")[0])
+    assert data["photos"] == [2] * 5
 
 
 def test_what_the_papers_report_stands_beside_it(both: str, single: str) -> None:

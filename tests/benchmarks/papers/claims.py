@@ -91,7 +91,7 @@ def _lost(study: str, *variants: tuple[str, str, str]) -> list[Claim]:
 
 
 _FEW = (("Textual Inversion", _TI), ("DreamBooth", _DB))
-_LIKE, _SAID = ("identity_heldout", "identity, held out"), ("clip_t", "prompt alignment")
+_LIKE, _SAID = ("identity_heldout", "likeness to the held-out photo"), ("clip_t", "prompt alignment")
 CLAIMS: dict[str, list[Claim]] = {
     "fig4a": _better("From one photo, E4T has more {score} than {than}", _E4T, _FEW, (_LIKE, _SAID)),
     "table2": [

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jobs._aggregates import with_interval, with_spread
 from jobs._report.inputs import Entry
 from jobs._report.published import TABLES
 from tests.benchmarks.papers.claims import CLAIMS, judge
@@ -206,14 +207,11 @@ def _row(label: str, entry: Entry, columns: Sequence[str]) -> str:
 def _cell(entry: Entry, column: str) -> str:
     figures = entry.figures
     if column in figures.get("sets", {}):
-        found = figures["sets"][column]
-        return "–" if found["mean"] is None else f"{found['mean']:.4f} ± {found['std']:.4f}"
+        return with_spread(figures["sets"][column])
     if column in figures["costs"]:
         return f"{figures['costs'][column]['mean']:,.1f}"
     score = figures["scores"].get(column)
-    if score is None or score["mean"] is None:
-        return "–"
-    return f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    return "–" if score is None else with_interval(score)
 
 
 def _printed(label: str, row: Mapping[str, float | str], columns: Sequence[str]) -> str:
