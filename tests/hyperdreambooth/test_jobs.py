@@ -107,7 +107,8 @@ def test_the_loss_reads_what_the_stage_wrote(recipe: Recipe, shards: str, traine
     assert len(dataset) > 0
     batch = next(iter(ShardLoader(dataset, method.columns, 2, seed=0, workers=0)))
     assert batch["lidb"].shape == (2, module.space.numbers)
-    terms = method.pretrain_loss(module, backbone, batch, rng()).terms
+    with method.step(module):
+        terms = method.pretrain_loss(module, backbone, batch, rng()).terms
     difference = batch["lidb"] - module.space.flat(module.space.initial(1))
     torch.testing.assert_close(terms["distance"].detach(), difference.square().sum(1).mean())
     assert 0 < float(difference.abs().max()) < 0.1  # two steps of 0.01 away from where all began

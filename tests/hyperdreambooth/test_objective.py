@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from e4t_core.adapters.lidb import LiDBConfig, lidb_projections
 from e4t_core.adapters.low_rank import merged
@@ -13,6 +14,7 @@ from e4t_core.backbones.base import Backbone
 from e4t_core.config import validate
 from e4t_core.errors import CheckpointMismatch, DataError, UsageError
 from e4t_core.losses import diffusion_loss, draw_noise
+from e4t_core.methods.base import Losses
 from e4t_core.methods.hyperdreambooth import HyperDreamBooth, HyperDreamBoothConfig, HyperDreamBoothModule
 from e4t_core.record import Record
 from e4t_core.storage import Store
@@ -28,6 +30,17 @@ def built(method: HyperDreamBooth, backbone: Backbone) -> HyperDreamBoothModule:
     return module
 
 
+def losses_of(
+    method: HyperDreamBooth,
+    module: nn.Module,
+    backbone: Backbone,
+    batch: dict[str, Any],
+    g: torch.Generator | None = None,
+) -> Losses:
+    with method.step(module):
+        return method.pretrain_loss(module, backbone, batch, g or rng())
+
+
 def with_targets(module: HyperDreamBoothModule, backbone: Backbone, size: int = 3) -> dict[str, Any]:
     drawn = 0.1 * torch.randn(size, module.space.numbers, generator=rng(8))
     return {**batch_of(backbone, size), "lidb": module.initial_P + drawn}
@@ -38,7 +51,7 @@ def test_eq_2_is_the_mean_over_samples_each_with_its_own_weights(backbone: Backb
     module = stirred(built(method, backbone))
     batch = with_targets(module, backbone)
     with torch.no_grad():
-        found = method.pretrain_loss(module, backbone, batch, rng(4))
+        found = losses_of(method, module, backbone, batch, rng(4))
 
     x0, eps, t = draw_noise(backbone, batch["latent_moments"], rng(4))
     x_t, target = backbone.schedule.add_noise(x0, eps, t), backbone.schedule.target(x0, eps, t)
@@ -64,15 +77,15 @@ def test_the_distance_is_zero_where_everybody_starts(backbone: Backbone, make_me
     method = make_method()
     module = built(method, backbone)
     batch = {**batch_of(backbone, 2), "lidb": module.space.flat(module.space.initial(2))}
-    assert not method.pretrain_loss(module, backbone, batch, rng()).terms["distance"].any()
+    assert not losses_of(method, module, backbone, batch).terms["distance"].any()
 
 
 def test_weights_of_the_terms_decide_what_is_read(backbone: Backbone, make_method: Make) -> None:
     assert make_method().columns == ("latent", "clip", "lidb")
     assert make_method(beta=0.0, mask=True).columns == ("latent", "clip", "mask")
     module, batch = built(make_method(), backbone), batch_of(backbone, 2)
-    assert set(make_method(beta=0.0).pretrain_loss(module, backbone, batch, rng()).terms) == {"diffusion"}
-    far = make_method(alpha=0.0).pretrain_loss(module, backbone, with_targets(module, backbone), rng())
+    assert set(losses_of(make_method(beta=0.0), module, backbone, batch).terms) == {"diffusion"}
+    far = losses_of(make_method(alpha=0.0), module, backbone, with_targets(module, backbone))
     assert set(far.terms) == {"distance"}
 
 

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from e4t_core.adapters.lidb import Space
+from e4t_core.backbones import load_backbone
 from e4t_core.backbones.base import Backbone
+from e4t_core.backbones.config import BackboneConfig
 from e4t_core.errors import CheckpointMismatch, DataError, UsageError
 from e4t_core.methods import METHODS, Adapter, Conditioning, Identity, Method
 from e4t_core.record import Record
 from e4t_core.sampling import SamplerConfig, TextConditioning, sample
 from e4t_core.storage import Store
 from e4t_core.training import TrainConfig, load_adapter, load_module, save_adapter, save_module, train
-from tests.e4t.conftest import CLIP_DIMS, Fixed, assert_same, batch_of, identity_of, rng, snapshot
+from tests.e4t.conftest import CLIP_DIMS, RESOLUTION, Fixed, assert_same, batch_of, identity_of, rng, snapshot
 
 RECORD = Record.of("adapter", {"seed": 0})
 PROMPTS = ["a photo of {}", "{} in the snow"]
@@ -98,6 +100,26 @@ def test_gradients_reach_what_is_trained_and_nothing_else(name: str, backbone: B
     silent = [n for n, p in module.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not silent, silent
     assert not any(p.grad is not None for p in backbone.parameters())
+
+
+@pretraining
+def test_checkpointing_changes_no_gradient(name: str, make_method: Make) -> None:
+    """The backward pass computes layers again, with the weights and objects of its own micro-batch."""
+    backbone = load_backbone(BackboneConfig(path="bundled:tiny", random_seed=0, resolution=RESOLUTION))
+
+    def gradients() -> list[Tensor]:
+        method, module = built(make_method, name, backbone)
+        perturbed(module)
+        with method.pretraining(module, backbone), method.step(module):
+            for seed in (1, 2):
+                method.pretrain_loss(module, backbone, batch_for(method, backbone), rng(seed)).total.backward()
+        return [p.grad for p in module.parameters() if p.grad is not None]
+
+    plain = gradients()
+    backbone.enable_gradient_checkpointing()
+    again = gradients()
+    assert plain
+    torch.testing.assert_close(again, plain, rtol=1e-4, atol=1e-7)
 
 
 @pretraining

@@ -58,7 +58,7 @@ class DomainAgnostic(Method):
     @contextlib.contextmanager
     def step(self, module: nn.Module) -> Iterator[None]:
         """Predicted weights stay on the backbone until the backward pass is over."""
-        with cast(DomainAgnosticModule, module).step():
+        with cast(DomainAgnosticModule, module).held.step():
             yield
 
     def pretrain_loss(
@@ -80,10 +80,8 @@ class DomainAgnostic(Method):
         prompts = [t.replace("{}", backbone.placeholder) for t in self._templates(batch, backbone, rng)]
         x0, eps, t = draw_noise(backbone, batch["latent_moments"], rng)
         ids, marks = backbone.tokenize(prompts).to(backbone.device), marks_of(batch["keys"], backbone.device)
-        ours.scope.close()  # the weights of the micro-batch before
-        return objective(
-            self.config, ours, backbone, NoisyBatch(x0, eps, t, ids, batch["clip_tokens"], marks), ours.scope
-        )
+        noisy, scope = NoisyBatch(x0, eps, t, ids, batch["clip_tokens"], marks), ours.held.fresh()
+        return objective(self.config, ours, backbone, noisy, scope)
 
     def _templates(self, batch: Mapping[str, Any], backbone: Backbone, rng: torch.Generator) -> list[str]:
         if self.config.prompts == "caption":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 from e4t_core.adapters.dual_path import ConceptWeights, DualPathConfig
 from e4t_core.backbones.base import Backbone
+from e4t_core.methods._held import Held
 from e4t_core.methods.domain_agnostic.config import DomainAgnosticConfig
 from e4t_core.models.domain_agnostic_encoder import DomainAgnosticEncoder
 
@@ -20,6 +19,7 @@ class DomainAgnosticModule(nn.Module):
 
     Attributes:
         weights: puts predicted weights on the backbone in pre-training.
+        held: those that are on it.
         signature: what must be equal for weights to fit; a checkpoint carries it and loading compares it.
     """
 
@@ -46,7 +46,7 @@ class DomainAgnosticModule(nn.Module):
         start = backbone.token_embedding(config.domain_word).detach().to(device, torch.float32)
         self.register_buffer("start_D", start, persistent=False)
         self.to(target)
-        self._scope: contextlib.ExitStack | None = None
+        self.held = Held()
 
     def predict(self, backbone: Backbone, tokens_BTD: Tensor, x_t_BChw: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]:
         """(B, D) embeddings v*, and (B, P) LoRA weights in flat form: zeros without a hypernetwork. No weights may be
@@ -55,23 +55,6 @@ class DomainAgnosticModule(nn.Module):
         if lora_BP is None:
             lora_BP = offset_BD.new_zeros(len(offset_BD), self.weights.lora.numbers)
         return self.start_D + self.scale * offset_BD, lora_BP
-
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Surrounds an optimizer step, in which :attr:`scope` may be used."""
-        try:
-            with contextlib.ExitStack() as self._scope:
-                yield
-        finally:
-            self._scope = None
-
-    @property
-    def scope(self) -> contextlib.ExitStack:
-        """Keeps weights on the backbone until the step ends or the next micro-batch closes it: a backward pass
-        computes checkpointed layers again, and must find them as they were."""
-        if self._scope is None:
-            raise RuntimeError("weights are put on the backbone only inside Method.step()")
-        return self._scope
 
 
 def concept_weights(config: DomainAgnosticConfig, backbone: Backbone, paths: DualPathConfig) -> ConceptWeights:

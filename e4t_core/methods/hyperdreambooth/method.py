@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -52,6 +53,12 @@ class HyperDreamBooth(Method):
         """A :class:`~e4t_core.methods.hyperdreambooth.module.HyperDreamBoothModule` on the backbone's device."""
         return HyperDreamBoothModule(self.config, backbone, clip_dims)
 
+    @contextlib.contextmanager
+    def step(self, module: nn.Module) -> Iterator[None]:
+        """Predicted weights stay on the backbone until the backward pass is over."""
+        with cast(HyperDreamBoothModule, module).held.step():
+            yield
+
     def pretrain_loss(
         self, module: nn.Module, backbone: Backbone, batch: Mapping[str, Any], rng: torch.Generator
     ) -> Losses:
@@ -79,7 +86,7 @@ class HyperDreamBooth(Method):
             target=targets_of(ours, batch["lidb"]) if self.config.beta else None,
             mask=latent_mask(batch["masks"], backbone.latent_shape[1:]) if self.config.mask else None,
         )
-        return objective(self.config, ours, backbone, noisy)
+        return objective(self.config, ours, backbone, noisy, ours.held.fresh())
 
     def personalize(self, module: nn.Module, backbone: Backbone, identities: Sequence[Identity]) -> list[Adapter]:
         """Predicted one by one, finetuned together."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from e4t_core.adapters.lidb import Space
 from e4t_core.adapters.tunable import LiDBWeights
 from e4t_core.backbones.base import Backbone
+from e4t_core.methods._held import Held
 from e4t_core.methods.hyperdreambooth.config import HyperDreamBoothConfig
 from e4t_core.models.hypernetwork import HyperNetwork
 
@@ -23,6 +24,7 @@ class HyperDreamBoothModule(nn.Module):
     Attributes:
         space: where LiDB weights live.
         weights: puts them on the backbone.
+        held: those that are on it in pre-training.
         signature: what must be equal for weights to fit; a checkpoint carries it and loading compares it.
     """
 
@@ -35,6 +37,7 @@ class HyperDreamBoothModule(nn.Module):
         device = "meta" if target.type == "meta" else "cpu"  # the same draws wherever it will run
         self.space = Space.of(backbone, config.lidb)
         self.weights = LiDBWeights(backbone, self.space)
+        self.held = Held()
         self.network = HyperNetwork(
             clip_dims[1],
             [size for name in self.space.shapes for size in self.space.sizes(name)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -33,15 +34,23 @@ class NoisyBatch(Noisy):
 
 
 def objective(
-    config: HyperDreamBoothConfig, module: HyperDreamBoothModule, backbone: Backbone, batch: NoisyBatch
+    config: HyperDreamBoothConfig,
+    module: HyperDreamBoothModule,
+    backbone: Backbone,
+    batch: NoisyBatch,
+    scope: contextlib.ExitStack,
 ) -> Losses:
     """``L(x) = alpha ||D_{theta_hat}(x + eps, c) - x||^2 + beta ||theta_hat - theta||^2`` (eq. 2): means over the batch
-    of per-sample values, the first a mean over a sample's elements, the second a sum of squares over theta."""
+    of per-sample values, the first a mean over a sample's elements, the second a sum of squares over theta.
+
+    Args:
+        scope: in which the predicted weights stay on the backbone; nothing may be on when it is called.
+    """
     theta_BP = module(batch.cls, batch.tokens)
     terms: dict[str, Tensor] = {}
     total = theta_BP.new_zeros(())
     if config.alpha:
-        terms["diffusion"] = _diffusion(module, backbone, batch, theta_BP).mean()
+        terms["diffusion"] = _diffusion(module, backbone, batch, theta_BP, scope).mean()
         total = total + config.alpha * terms["diffusion"]
     if batch.target is not None:
         terms["distance"] = (theta_BP - batch.target).square().sum(1).mean()
@@ -49,11 +58,17 @@ def objective(
     return Losses(total, terms)
 
 
-def _diffusion(module: HyperDreamBoothModule, backbone: Backbone, batch: NoisyBatch, theta_BP: Tensor) -> Tensor:
+def _diffusion(
+    module: HyperDreamBoothModule,
+    backbone: Backbone,
+    batch: NoisyBatch,
+    theta_BP: Tensor,
+    scope: contextlib.ExitStack,
+) -> Tensor:
     """(B,) denoising losses, each sample computed with the weights that were predicted for it."""
     x_t = backbone.schedule.add_noise(batch.x0, batch.eps, batch.t)
-    with module.weights.on(module.initial_P + theta_BP, {}):
-        prediction = backbone.denoise(x_t, batch.t, backbone.encode_text(batch.ids))
+    scope.enter_context(module.weights.on(module.initial_P + theta_BP, {}))
+    prediction = backbone.denoise(x_t, batch.t, backbone.encode_text(batch.ids))
     return diffusion_loss(prediction, backbone.schedule.target(batch.x0, batch.eps, batch.t), batch.mask)
 
 
