@@ -37,7 +37,7 @@ def run(quick: bool) -> list[Figure]:
     torch.set_num_threads(THREADS)
     backbone = load_backbone(BackboneConfig(path="bundled:tiny", resolution=64))
     weights = LiDBWeights(backbone, Space.of(backbone, LiDBConfig()))
-    subjects = [_subject(backbone, number) for number in range(max(AT_ONCE))]
+    subjects = [subject_of_noise(backbone, number) for number in range(max(AT_ONCE))]
     steps, rounds = (4, 1) if quick else (12, 3)
     found: dict[int, dict[str, Tuned]] = {}
 
@@ -47,7 +47,7 @@ def run(quick: bool) -> list[Figure]:
 
     def plain(count: int) -> None:
         for subject in subjects:
-            _plain_loop(backbone, weights.space, subject, count)
+            plain_loop(backbone, weights.space, subject, count)
 
     for at_once in AT_ONCE:  # kernels choose their plans, caches fill
         tuned(at_once, 1)
@@ -82,13 +82,21 @@ def _figures(step: dict[int, float], plain: float, steps: int, apart: float) -> 
     ]  # fmt: skip
 
 
-def _plain_loop(backbone: Backbone, space: Space, subject: Subject, steps: int) -> None:
-    """One identity tuned as one would write it for one: a parameter for each factor, a hook for each layer."""
-    rng = torch.Generator().manual_seed(subject.seed)
-    leaves = {name: t[0].clone().requires_grad_() for name, t in space.initial(1).items()}
+def plain_loop(
+    backbone: Backbone, space: Space, subject: Subject, steps: int, dtype: torch.dtype = torch.float32
+) -> None:
+    """One identity tuned as one would write it for one: a parameter for each factor, a hook for each layer.
+
+    Args:
+        dtype: what autocast computes in.
+    """
+    device = backbone.device
+    rng = torch.Generator(device).manual_seed(subject.seed)
+    leaves = {name: t[0].to(device, copy=True).requires_grad_() for name, t in space.initial(1).items()}
     optimizer = torch.optim.AdamW(leaves.values(), lr=1e-3, weight_decay=0.0)
     schedule = backbone.schedule
-    x0_BChw = backbone.to_latent(subject.moments_N2Chw, torch.zeros(1, *backbone.latent_shape))
+    moments_12Chw = subject.moments_N2Chw.to(device)
+    x0_BChw = backbone.to_latent(moments_12Chw, torch.zeros(1, *backbone.latent_shape, device=device))
 
     def added(name: str) -> Callable[[Any, tuple[Tensor], Tensor], Tensor]:
         a_aux, b_aux = space.bases[name]
@@ -101,10 +109,11 @@ def _plain_loop(backbone: Backbone, space: Space, subject: Subject, steps: int) 
 
     handles = [p.module.register_forward_hook(added(name)) for name, p in lidb_projections(backbone).items()]
     for _ in range(steps):
-        eps = torch.randn(x0_BChw.shape, generator=rng)
-        t_B = torch.randint(schedule.steps, (1,), generator=rng)
-        text = backbone.encode_text(subject.ids_PT)
-        said = backbone.denoise(schedule.add_noise(x0_BChw, eps, t_B), t_B, text)
+        eps = torch.randn(x0_BChw.shape, generator=rng, device=device)
+        t_B = torch.randint(schedule.steps, (1,), generator=rng, device=device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            text = backbone.encode_text(subject.ids_PT)
+            said = backbone.denoise(schedule.add_noise(x0_BChw, eps, t_B), t_B, text)
         optimizer.zero_grad()
         diffusion_loss(said, schedule.target(x0_BChw, eps, t_B), None).mean().backward()
         optimizer.step()
@@ -122,7 +131,7 @@ def _apart(found: dict[int, dict[str, Tuned]]) -> float:
     )
 
 
-def _subject(backbone: Backbone, number: int) -> Subject:
+def subject_of_noise(backbone: Backbone, number: int) -> Subject:
     """Noise for an image: what it shows costs nothing."""
     channels, h, w = backbone.latent_shape
     moments = torch.randn(1, 2 * channels, h, w, generator=torch.Generator().manual_seed(number))

@@ -1,0 +1,77 @@
+"""Seconds of a pre-training step and its memory, method by method, with the recipes for one GPU at batch 16."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any
+
+from e4t_core.memory import out_of_memory
+from e4t_core.training import train
+from tests.benchmarks.full_size.personalizing import _plain
+from tests.benchmarks.full_size.rig import Rig
+from tests.benchmarks.measure import Figure
+
+METHODS = ("hyperdreambooth", "e4t", "domain_agnostic", "taming_encoder")
+STEPS, WARM = 6, 3
+
+
+class _Same:
+    """One batch, again and again."""
+
+    def __init__(self, batch: dict[str, Any]) -> None:
+        self.stream = repeat(batch)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self.stream
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self.stream)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to remember."""
+
+
+def run(rig: Rig) -> Iterator[Figure]:
+    """With checkpointing and without."""
+    for name in METHODS:
+        for checkpointing in (False, True):
+            try:
+                yield _measured(rig, name, checkpointing)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                yield Figure(_name(name, checkpointing), float("nan"), "s", note="does not fit into memory")
+            _plain(rig.backbone)
+
+
+def _measured(rig: Rig, name: str, checkpointing: bool) -> Figure:
+    sets = [
+        f"train.gradient_checkpointing={str(checkpointing).lower()}", "train.precision=bf16", "train.log_every=1",
+        f"train.steps={WARM + rig.few(STEPS)}", "train.checkpoint_every=1000000", "train.shard_optimizer=false",
+    ]  # fmt: skip
+    recipe, paper = rig.recipe(name, *sets), rig.recipe(name).train.steps
+    method = recipe.build_method()
+    cls_1LD, _ = rig.features
+    module = method.build(rig.backbone, cls_1LD.shape[1:])
+    batch, marks = rig.batch(method, recipe), []
+    rig.fresh()
+    train(
+        method, module, rig.backbone, _Same(batch), recipe.train, seed=0,
+        on_log=lambda step, facts: marks.append(time.perf_counter()),
+    )  # fmt: skip
+    each = (marks[-1] - marks[WARM - 1]) / (len(marks) - WARM)
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return Figure(
+        _name(name, checkpointing), each, "s",
+        note=f"batch {recipe.train.batch_size}, {trained / 1e6:.1f} M trained, peak {rig.peak_gb():.1f} GB, "
+        f"{paper:,} steps: {paper * each / 3600:.1f} h",
+    )  # fmt: skip
+
+
+def _name(method: str, checkpointing: bool) -> str:
+    return f"pretrain step {method}{', checkpointing' * checkpointing}"
