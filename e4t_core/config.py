@@ -74,6 +74,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def apply_overrides(tree: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Apply ``a.b=c`` assignments; values are YAML scalars or flow collections (``[1, 2]``).
 
+    Sections that hold changes to a recipe have names with dots (``people: {source.identities: 20}``). Where a name's
+    neighbours are written so, it is written so too: ``people.source.seed=1`` adds ``source.seed`` to them.
+
     Raises:
         UsageError: no ``=``, an empty name, or a path that runs through a plain value.
     """
@@ -84,7 +87,10 @@ def apply_overrides(tree: Mapping[str, Any], assignments: Iterable[str]) -> dict
         if not sign or not all(names):
             raise UsageError(f"--set {text!r}: write it as name=value, e.g. --set source.limit=100")
         node = out
-        for name in names[:-1]:
+        for depth, name in enumerate(names[:-1]):
+            if name not in node and any(known.startswith(f"{name}.") for known in node):
+                names = [*names[:depth], ".".join(names[depth:])]
+                break
             child = node.get(name)
             if child is not None and not isinstance(child, Mapping):
                 raise UsageError(f"--set {text!r}: '{name}' is the value {child!r}, not a section")

@@ -6,6 +6,7 @@ import pytest
 
 from jobs._nightly.entrants import entrants
 from jobs._recipe import load
+from jobs._variants import assignments
 from tests.benchmarks.papers.claims import CLAIMS, CONTRADICTED, MISSING, OPEN, REPRODUCED, UNTESTABLE, Claim, judge
 from tests.benchmarks.papers.page import SECTIONS, page
 from tests.benchmarks.papers.studies import DATE, STUDIES, Results
@@ -66,6 +67,18 @@ def test_every_place_is_made_by_its_study() -> None:
     asked |= {place for claims in CLAIMS.values() for claim in claims for place in (claim.more, claim.less) if place}
     assert asked <= made, asked - made
     assert {section.claims for section in SECTIONS} == set(CLAIMS)
+
+
+def test_the_ablations_have_fifty_people() -> None:
+    for study in STUDIES[1:]:
+        words = list(study.command)
+        name, sets = words[words.index("--recipe") + 1], [words[i + 1] for i, w in enumerate(words) if w == "--set"]
+        ablations = load(name, sets).ablations
+        assert ablations is not None
+        source = load(name, [*sets, *assignments(ablations.people), "ablations=null"]).source.dump()
+        parts = list(source.get("parts", {"all": source}).values())
+        assert {part["split"] for part in parts} == {"test"}
+        assert sum(part["identities"] for part in parts) >= 50
 
 
 def test_the_benchmark_has_fifty_people_and_holds_a_photo_out() -> None:

@@ -75,6 +75,15 @@ def test_malformed_override_says_how_to_write_it(text: str) -> None:
         apply_overrides({}, [text])
 
 
+def test_overrides_of_changes_to_a_recipe_are_written_as_their_neighbours_are() -> None:
+    """A section beside a dotted name would replace, where it is applied, all that the recipe says there."""
+    people = {"source.split": "test", "source.identities": 20}
+    tree = apply_overrides({"people": people}, ["people.source.identities=50", "people.source.a.b=1"])
+    assert tree == {"people": {"source.split": "test", "source.identities": 50, "source.a.b": 1}}
+    tree = apply_overrides({"people": {"source": {"identities": 20}}}, ["people.source.identities=50"])
+    assert tree == {"people": {"source": {"identities": 50}}}
+
+
 def test_override_through_a_value_is_refused() -> None:
     with pytest.raises(UsageError, match="'seed' is the value 3, not a section"):
         apply_overrides({"seed": 3}, ["seed.x=1"])
