@@ -99,7 +99,7 @@ def plain_loop(
     x0_BChw = backbone.to_latent(moments_12Chw, torch.zeros(1, *backbone.latent_shape, device=device))
 
     def added(name: str) -> Callable[[Any, tuple[Tensor], Tensor], Tensor]:
-        a_aux, b_aux = space.bases[name]
+        a_aux, b_aux = (basis.to(device) for basis in space.bases[name])
         a_train, b_train = leaves[f"{name}.A_train"], leaves[f"{name}.B_train"]
 
         def hook(layer: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from e4t_core.memory import out_of_memory
 from tests.benchmarks.full_size.rig import Rig
 from tests.benchmarks.measure import Figure, cpu_model
 
-PARTS = ("stages", "drawing", "concurrent", "personalizing", "pretraining")
+PARTS = ("stages", "drawing", "concurrent", "pretraining", "personalizing")
 
 
 def main() -> int:
