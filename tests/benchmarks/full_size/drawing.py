@@ -17,7 +17,7 @@ def run(rig: Rig) -> Iterator[Figure]:
     recipe = rig.recipe("e4t")
     full = recipe.generate.sampler
     warm = full.model_copy(update={"steps": 2})
-    for count in (rig.few(n) for n in AT_ONCE):
+    for count in sorted({rig.few(n) for n in AT_ONCE}):
         conditioning = TextConditioning(rig.backbone, ["a photo of a face"] * count)
         seeds = list(range(count))
         sample(rig.backbone, conditioning, warm, seeds)

@@ -45,7 +45,7 @@ def run(rig: Rig) -> Iterator[Figure]:
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                yield Figure(_name(name, checkpointing), float("nan"), "s", note="does not fit into memory")
+                print(f"  {_name(name, checkpointing)}: does not fit into memory", flush=True)
             _plain(rig.backbone)
 
 
