@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,21 +12,27 @@ import pytest
 from tests.benchmarks import gpu
 
 
-@pytest.mark.parametrize("part", gpu.PARTS)
-def test_every_part_gives_figures(part: str, tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "tests.benchmarks.gpu", part, "--small", "--device", "cpu", "--out", str(out)]
-    subprocess.run(command, check=True)
-    told = json.loads(out.read_text())
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["gpu", *words])
+    return gpu.main()
+
+
+def test_every_part_gives_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(monkeypatch, "--small", "--device", "cpu", "--out", str(tmp_path / "gpu.json")) == 0
+    told = json.loads((tmp_path / "gpu.json").read_text())
     assert "--small" in told["command"]
-    assert len(told["figures"]) >= 2
     assert all(math.isfinite(one["value"]) and one["value"] > 0 for one in told["figures"])
+    parts = capsys.readouterr().out.split("# ")[1:]
+    assert [part.split()[0] for part in parts] == list(gpu.PARTS)
+    assert all(sum(line.startswith("  ") for line in part.splitlines()) >= 3 for part in parts)
+    assert {one["ok"] for one in told["figures"] if one["bound"]} <= {True, False}
 
 
 def test_an_unknown_part_is_refused_by_name(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu", "stagse"])
     with pytest.raises(SystemExit):
-        gpu.main()
+        call(monkeypatch, "stagse")
     assert "no part stagse; there are stages" in capsys.readouterr().err

@@ -61,6 +61,8 @@ def _case(rig: Rig, case: Case) -> Iterator[Figure]:
     wanted = int(getattr(ours, "steps", 0) or 0)
     steps = rig.few(min(case.steps, wanted))
     sets = (f"method.personalize.steps={steps}",) if steps else ()
+    if rig.small and hasattr(ours, "samples"):
+        sets += ("method.personalize.samples=1",)
     method = rig.recipe(case.method, *case.sets, *sets).build_method()
     cls_1LD, _ = rig.features
     module = method.build(rig.backbone, cls_1LD.shape[1:]).eval()

@@ -54,6 +54,8 @@ def _measured(rig: Rig, name: str, checkpointing: bool) -> Figure:
         f"train.gradient_checkpointing={str(checkpointing).lower()}", "train.precision=bf16", "train.log_every=1",
         f"train.steps={WARM + rig.few(STEPS)}", "train.checkpoint_every=1000000", "train.shard_optimizer=false",
     ]  # fmt: skip
+    if rig.small:
+        sets.append("train.batch_size=2")
     recipe, paper = rig.recipe(name, *sets), rig.recipe(name).train.steps
     method = recipe.build_method()
     cls_1LD, _ = rig.features
