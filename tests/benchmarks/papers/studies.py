@@ -46,7 +46,7 @@ STUDIES = (
             "--recipe",
             "hyperdreambooth_ablations_tiny",
             "--set",
-            "ablations.people.source.identities=50",
+            "ablations.people.source.identities=150",
         ),
         "evaluation/*",
     ),
