@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from itertools import repeat
-from typing import Any
 
 from e4t_core.memory import out_of_memory
 from e4t_core.training import train
-from tests.benchmarks.full_size.personalizing import _plain
 from tests.benchmarks.full_size.rig import Rig
 from tests.benchmarks.measure import Figure
+from tests.e4t.conftest import Fixed
 
 METHODS = ("hyperdreambooth", "e4t", "domain_agnostic", "taming_encoder")
 STEPS, WARM = 6, 3
-
-
-class _Same:
-    """One batch, again and again."""
-
-    def __init__(self, batch: dict[str, Any]) -> None:
-        self.stream = repeat(batch)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self.stream
-
-    def __next__(self) -> dict[str, Any]:
-        return next(self.stream)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to remember."""
 
 
 def run(rig: Rig) -> Iterator[Figure]:
@@ -46,7 +25,7 @@ def run(rig: Rig) -> Iterator[Figure]:
                 if not out_of_memory(error):
                     raise
                 print(f"  {_name(name, checkpointing)}: does not fit into memory", flush=True)
-            _plain(rig.backbone)
+            rig.without_checkpointing()
 
 
 def _measured(rig: Rig, name: str, checkpointing: bool) -> Figure:
@@ -63,7 +42,7 @@ def _measured(rig: Rig, name: str, checkpointing: bool) -> Figure:
     batch, marks = rig.batch(method, recipe), []
     rig.fresh()
     train(
-        method, module, rig.backbone, _Same(batch), recipe.train, seed=0,
+        method, module, rig.backbone, Fixed([batch]), recipe.train, seed=0,
         on_log=lambda step, facts: marks.append(time.perf_counter()),
     )  # fmt: skip
     each = (marks[-1] - marks[WARM - 1]) / (len(marks) - WARM)

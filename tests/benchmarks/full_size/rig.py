@@ -60,6 +60,12 @@ class Rig:
         """``count`` of whatever is repeated, or enough to see that it runs."""
         return min(count, 2) if self.small else count
 
+    def without_checkpointing(self) -> None:
+        """As it was loaded: methods and training switch checkpointing on and never off."""
+        unet = getattr(self.backbone, "unet", None)
+        if unet is not None:
+            unet.disable_gradient_checkpointing()
+
     # --- made-up inputs
 
     def pixels(self, count: int, seed: int = 0) -> Tensor:
