@@ -159,15 +159,31 @@ class EvaluateConfig(ActorsConfig):
     keep_identities: Annotated[int, Field(ge=0)] | None = None
 
 
+class BesideConfig(Config):
+    """Another method that `ablate` puts beside the variants: same identities, prompts and judges.
+
+    Attributes:
+        recipe: the recipe (shipped name, path or URI) whose section ``method`` it takes.
+        changes: to this recipe with that method, as ``{method.personalize.mask: false}``.
+        checkpoint: what `pretrain` wrote for it; ``null`` if it is not pre-trained.
+    """
+
+    recipe: str
+    changes: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
+
+
 class AblationsConfig(Config):
     """What `ablate` compares.
 
     Attributes:
         variants: name -> changes to this recipe, ``{method.offsets: direct}``. The first is what all are compared to.
+        beside: name -> another method, on the same page.
         people: changes that make the source give the identities that are personalized.
     """
 
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    beside: dict[str, BesideConfig] = Field(default_factory=dict)
     people: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -23,7 +23,7 @@ RECIPE = "e4t_ablations_tiny"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of this job."""
     parser.add_argument(
-        "--only", metavar="A,B", help="these variants of ablations.variants; the first is the reference"
+        "--only", metavar="A,B", help="these of ablations.variants and ablations.beside; the first is the reference"
     )
 
 
@@ -33,10 +33,10 @@ def run(job: Job) -> dict[str, Any]:
     Variants whose pre-training would be the same share it, so that switches of tuning cost no training; likewise only
     variants that change the data have shards of their own.
     """
-    known = _section(job).variants
+    known = _compared(_section(job))
     data = data_of(load(job.args.recipe, [*job.args.set, "ablations=null"]))
-    variants = [_Variant(job, name, known[name], data) for name in chosen(job.args.only, tuple(known), "variant")]
-    trainings = {variant.pretraining for variant in variants}
+    variants = [_Variant(job, name, *known[name], data=data) for name in chosen(job.args.only, tuple(known), "variant")]
+    trainings = {variant.pretraining for variant in variants if not variant.given}
     job.say(f"ablate: {len(variants)} variants, {len(trainings)} pre-trainings -> {job.out}")
     if job.dry_run:
         return {"dry_run": True, "out": job.out, "variants": {v.name: v.pretraining for v in variants}}
@@ -59,20 +59,38 @@ def _section(job: Job) -> AblationsConfig:
     return found
 
 
+def _compared(section: AblationsConfig) -> dict[str, tuple[dict[str, Any], str | None]]:
+    """Name -> changes to the recipe, and the checkpoint if it is given.
+
+    Raises:
+        UsageError: a variant and a method beside have one name.
+    """
+    out: dict[str, tuple[dict[str, Any], str | None]] = {name: (v, None) for name, v in section.variants.items()}
+    for name, beside in section.beside.items():
+        if name in out:
+            raise UsageError(f"ablations.beside.{name} has the name of a variant; give it another")
+        method = load(beside.recipe, ["ablations=null"]).dump()["method"]
+        out[name] = ({"method": method, **beside.changes}, beside.checkpoint)
+    return out
+
+
 class _Variant:
     """One way of doing it, with its places below ``--out``.
 
     Attributes:
+        given: its checkpoint, if that is not made here.
         suffix: of its folders of shards, ``shards`` and ``people``; empty where they are the recipe's own.
-        pretraining: a hash of what decides it.
+        pretraining: a hash of what decides it; the checkpoint if that is given.
     """
 
-    def __init__(self, job: Job, name: str, changes: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        self.job, self.name, self.changes = job, name, changes
+    def __init__(
+        self, job: Job, name: str, changes: Mapping[str, Any], given: str | None = None, *, data: Mapping[str, Any]
+    ) -> None:
+        self.job, self.name, self.changes, self.given = job, name, changes, given
         self.recipe = load(job.args.recipe, [*job.args.set, *_assignments(changes)])
         ours, decides = data_of(self.recipe), decisive(self.recipe.dump())
         self.suffix = "" if ours["made"] == data["made"] else f"-{fingerprint(ours['made'])}"
-        self.pretraining = fingerprint(decides if ours == data else {**decides, "data": ours})
+        self.pretraining = given or fingerprint(decides if ours == data else {**decides, "data": ours})
         self.scores: dict[str, Any] = {}
 
     def preprocess(self) -> None:
@@ -90,7 +108,9 @@ class _Variant:
         people = self.job.store.url(f"people{self.suffix}")
         made = {name: self.job.store.url(self.place(name)) for name in ("adapters", "images")}
         using = {"shards": people}
-        if self.recipe.build_method().pretrains:
+        if self.given:
+            using["checkpoint"] = self.given
+        elif self.recipe.build_method().pretrains:
             checkpoint = f"pretrained/{self.pretraining}"
             self._do("pretrain", checkpoint, shards=self.job.store.url(f"shards{self.suffix}"))
             using["checkpoint"] = self.job.store.url(checkpoint)

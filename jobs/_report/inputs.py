@@ -51,7 +51,7 @@ class Entry:
         figures: its aggregates, as ``evaluation.json`` holds them.
         rows: its score rows.
         result: the whole ``evaluation.json``.
-        images: the pictures.
+        place: where the pictures are. Only what shows one asks for them: figures are whole without.
     """
 
     label: str
@@ -59,7 +59,12 @@ class Entry:
     figures: dict[str, Any]
     rows: pd.DataFrame
     result: dict[str, Any]
-    images: ImageSet
+    place: str
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The pictures."""
+        return ImageSet.open(self.place)
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -170,7 +175,7 @@ def load_entries(evaluations: Sequence[str], images: Sequence[str]) -> list[Entr
     results = [_result(Store(uri)) for uri in evaluations]
     places = images or [result["images"]["uri"] for result in results]
     found = [
-        (figures, _rows(Store(uri), result, figures["method"]), result, ImageSet.open(place))
+        (figures, _rows(Store(uri), result, figures["method"]), result, place)
         for uri, result, place in zip(evaluations, results, places, strict=True)
         for figures in result["methods"]
     ]

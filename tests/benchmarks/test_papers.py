@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from jobs._nightly.entrants import entrants
@@ -43,6 +45,19 @@ def test_a_claim_is_judged_by_its_difference(results: Results, more: str, less: 
         assert verdict.why.endswith("20 identities")
 
 
+def test_a_claim_can_be_about_some_of_the_identities(results: Results) -> None:
+    some, count = Counter(name[0] for name in evaluations.names(20)).most_common(1)[0]
+    verdict = judge(Claim("", "benchmark/e4t", "benchmark/dreambooth", "identity", of=some), results)
+    assert 1 < count < 20
+    assert verdict.word == REPRODUCED
+    assert verdict.why.endswith(f"{count} identities")
+
+
+def test_a_score_that_was_not_made_is_named(results: Results) -> None:
+    verdict = judge(Claim("", "benchmark/e4t", "benchmark/dreambooth", "diversity"), results)
+    assert (verdict.word, verdict.why) == (MISSING, "diversity of benchmark/e4t")
+
+
 def test_the_page_has_ours_and_theirs_and_every_claim(results: Results) -> None:
     text = page(results, "the command")
     figures = results.found["benchmark"]["e4t"].figures["scores"]["identity"]
@@ -61,7 +76,8 @@ def test_every_place_is_made_by_its_study() -> None:
     for study in STUDIES:
         words = list(study.command)
         recipe = load(words[words.index("--recipe") + 1], [words[i + 1] for i, w in enumerate(words) if w == "--set"])
-        named = recipe.nightly.methods if recipe.nightly else recipe.ablations.variants  # type: ignore[union-attr]
+        ablations = recipe.ablations
+        named = recipe.nightly.methods if ablations is None else {**ablations.variants, **ablations.beside}  # type: ignore[union-attr]
         made |= {f"{study.name}/{name}" for name in named}
     asked = {place for section in SECTIONS for place in section.rows.values()}
     asked |= {place for claims in CLAIMS.values() for claim in claims for place in (claim.more, claim.less) if place}

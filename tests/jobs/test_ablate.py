@@ -67,6 +67,31 @@ def test_a_variant_goes_through_the_ordinary_commands(tmp_path: Path, told: list
     }
 
 
+BESIDE = "ablations.beside={other: {recipe: lora_tiny, changes: {method.personalize.steps: 3}}"
+GIVEN = ', faces: {recipe: e4t_face_tiny, checkpoint: "bundled:e4t_face", changes: {method.personalize.mask: false}}}'
+
+
+def test_other_methods_stand_beside_the_variants(tmp_path: Path, told: list[argparse.Namespace]) -> None:
+    ablate("--out", str(tmp_path), "--only", "full,other,faces", "--set", BESIDE + GIVEN)
+    each = ["personalize", "generate", "evaluate"]
+    assert [t.command for t in told] == ["preprocess", "preprocess", "pretrain", *each, *each, *each, "report"]
+    full, other, faces = told[3:6], told[6:9], told[9:12]
+    assert {t.shards for t in (full[0], *other, *faces)} == {full[0].shards}  # the same people
+    recipes = [load(c.recipe, c.set) for c in (full[0], other[0], faces[0])]
+    assert [r.method.name for r in recipes] == ["e4t", "lora", "e4t"]
+    assert [r.name for r in recipes] == ["full", "other", "faces"]
+    assert recipes[1].method.dump()["personalize"]["steps"] == 3
+    assert recipes[2].method.dump()["personalize"]["mask"] is False
+    assert {repr(r.generate) for r in recipes} == {repr(recipes[0].generate)}  # the same prompts, the same judges
+    assert {repr(r.metrics) for r in recipes} == {repr(recipes[0].metrics)}
+    assert (other[0].checkpoint, faces[0].checkpoint, faces[1].checkpoint) == (None, *["bundled:e4t_face"] * 2)
+
+
+def test_a_name_says_one_thing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"ablations\.beside\.full has the name of a variant"):
+        ablate("--out", str(tmp_path), "--set", "ablations.beside={full: {recipe: lora_tiny}}")
+
+
 @pytest.mark.full
 def test_variants_are_compared_on_one_page(tmp_path: Path, ray_local: None) -> None:
     words = ("--out", str(tmp_path), "--only", "full,no_tuning")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from e4t_core.metrics._statistics import Interval, bootstrap_difference
+from jobs._report.inputs import Entry
 from tests.benchmarks.papers.studies import Results
 
 
@@ -17,6 +19,7 @@ class Claim:
         text: what it says, in our words.
         more, less: ``study/name`` of what should have more of the score, and of what should have less.
         score: score column, or a cost of ``evaluation.json``.
+        of: how names of the identities begin that it is about; empty for all.
         untestable: why nothing here can tell; empty if something can.
     """
 
@@ -24,6 +27,7 @@ class Claim:
     more: str = ""
     less: str = ""
     score: str = ""
+    of: str = ""
     untestable: str = ""
 
 
@@ -46,16 +50,25 @@ def judge(claim: Claim, results: Results) -> Verdict:
     more, less = results.entry(claim.more), results.entry(claim.less)
     if more is None or less is None:
         return Verdict(MISSING, claim.less if less is None else claim.more)
-    if claim.score not in more.scores:
+    if claim.score in more.figures["costs"]:
         return _of_cost(claim.score, more.figures["costs"], less.figures["costs"])
-    config = more.result["record"]["recipe"]["evaluate"]
-    gap = bootstrap_difference(
-        more.means(claim.score),
-        less.means(claim.score),
-        samples=config["bootstrap_samples"],
-        confidence=config["confidence"],
-    )
+    for place, entry in ((claim.more, more), (claim.less, less)):
+        if claim.score not in entry.scores:
+            return Verdict(MISSING, f"{claim.score} of {place}")
+    ours, theirs = (those(entry.means(claim.score), claim.of) for entry in (more, less))
+    gap = bootstrap_difference(ours, theirs, **resampling(more))
     return Verdict(_word(gap), f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {gap.identities} identities")
+
+
+def resampling(entry: Entry) -> dict[str, Any]:
+    """How its intervals were drawn."""
+    config = entry.result["record"]["recipe"]["evaluate"]
+    return {"samples": config["bootstrap_samples"], "confidence": config["confidence"]}
+
+
+def those(means: Mapping[str, float], of: str) -> dict[str, float]:
+    """Identities whose names begin so."""
+    return {identity: mean for identity, mean in means.items() if identity.startswith(of)}
 
 
 def _word(gap: Interval) -> str:
@@ -68,6 +81,8 @@ def _of_cost(name: str, more: dict[str, dict[str, float]], less: dict[str, dict[
     return Verdict(REPRODUCED if high > low else CONTRADICTED, f"{high:,.1f} against {low:,.1f}")
 
 
+UNSEEN = "objects/"
+"""Names of the domain-agnostic study's concepts of classes that no training saw."""
 _E4T, _HDB, _DA, _TAMING = (
     "benchmark/e4t",
     "benchmark/hyperdreambooth",
@@ -88,6 +103,10 @@ def _better(text: str, ours: str, theirs: Sequence[tuple[str, str]], scores: Seq
 def _lost(study: str, *variants: tuple[str, str, str]) -> list[Claim]:
     """(text, variant, score): the full method has more of the score than the variant."""
     return [Claim(text, f"{study}/full", f"{study}/{name}", score) for text, name, score in variants]
+
+
+def _of(prefix: str, claims: Sequence[Claim]) -> list[Claim]:
+    return [replace(claim, of=prefix) for claim in claims]
 
 
 _FEW = (("Textual Inversion", _TI), ("DreamBooth", _DB))
@@ -154,7 +173,18 @@ CLAIMS: dict[str, list[Claim]] = {
         ("Without tuning, object similarity is lost", "no_tuning", "clip_i"),
         ("Without the dual path in tuning, prompts are followed less", "no_dual_path_in_tuning", "clip_t"),
         ("Without the hypernetwork branch, object similarity is lost", "no_hypernetwork", "clip_i"),
+        ("Without the dual path at all, prompts are followed less", "no_dual_path", "clip_t"),
         ("Without regularization, prompts are followed less", "no_regularization", "clip_t"),
+    ),
+    "da_unseen": _of(
+        UNSEEN,
+        _lost(
+            "domain_agnostic",
+            ("Without tuning, object similarity is lost", "no_tuning", "clip_i"),
+            ("Without the dual path at all, prompts are followed less", "no_dual_path", "clip_t"),
+            ("An encoder of faces alone has less object similarity", "e4t_of_faces", "clip_i"),
+            ("An encoder of faces alone follows prompts less", "e4t_of_faces", "clip_t"),
+        ),
     ),
     "taming1": [
         *_better(
@@ -169,5 +199,14 @@ CLAIMS: dict[str, list[Claim]] = {
             untestable="the table's KID is against pictures of each prompt's style; ours is against the photos",
         ),
     ],
+    "taming6_9": _lost(
+        "taming_encoder",
+        ("Without cross-reference, images of one prompt differ less (figure 6)", "no_cross_reference", "diversity"),
+        ("Tuning attention alone loses identity (figure 7)", "attention_only", "identity"),
+        ("With class names for captions, prompts are followed less (figure 8)", "class_name_captions", "clip_t"),
+        ("Without domain images, r = 0, identity is lost (figure 9)", "general_only", "identity"),
+        ("Without the general set, r = 1, prompts are followed less (figure 9)", "domain_only", "clip_t"),
+        ("With an encoder that has learned nothing, identity is lost (figure 5)", "untrained_encoder", "identity"),
+    ),
 }  # fmt: skip
 """Section of the page -> its claims."""

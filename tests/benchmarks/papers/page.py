@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from e4t_core.metrics._statistics import bootstrap_mean
 from jobs._aggregates import with_interval, with_spread
 from jobs._report.inputs import Entry
 from jobs._report.published import TABLES
-from tests.benchmarks.papers.claims import CLAIMS, judge
+from tests.benchmarks.papers.claims import CLAIMS, UNSEEN, judge, resampling, those
 from tests.benchmarks.papers.studies import STUDIES, Results
 
 Figures = Mapping[str, Mapping[str, float | str]]
@@ -35,6 +36,7 @@ class Section:
         columns: score columns and costs.
         theirs: label -> column -> what the paper prints.
         note: what is different here.
+        of: how names of the identities begin that it is about; empty for all.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Section:
     columns: Sequence[str]
     theirs: Figures
     note: str
+    of: str = ""
 
 
 def _benchmark(*names: str) -> dict[str, str]:
@@ -148,12 +151,34 @@ SECTIONS = (
         "path in tuning.",
     ),
     Section(
+        "Domain-agnostic encoder: classes that no training saw",
+        "da_unseen",
+        _variants("domain_agnostic", "full", "no_tuning", "no_dual_path", "e4t_of_faces"),
+        ("clip_i", "clip_t"),
+        {},
+        "`e4t of faces` is E4T's encoder of faces, tuned as E4T is, on the same objects.",
+        UNSEEN,
+    ),
+    Section(
         "Taming Encoder, table 1",
         "taming1",
         _benchmark("taming_encoder", "textual_inversion", "textual_inversion_all", "dreambooth", "dreambooth_all"),
         ("clip_i", "clip_t", "kid"),
         next(rows for title, rows in _THEIRS.items() if title.startswith("Taming Encoder")),
         "",
+    ),
+    Section(
+        "Taming Encoder, figures 5 to 9: ablations",
+        "taming6_9",
+        _variants(
+            "taming_encoder", "full", "no_cross_reference", "always_cross_reference", "attention_only",
+            "class_name_captions", "full_captions", "general_only", "domain_only", "untrained_encoder",
+            "with_background",
+        ),
+        ("identity", "clip_t", "clip_i", "diversity"),
+        {},
+        "The paper shows these as pictures. `full` has coarse captions here: the attribute words of this world name "
+        "all that tells its people apart, see `full captions`.",
     ),
 )  # fmt: skip
 
@@ -186,10 +211,10 @@ def _lines(results: Results) -> list[str]:
 
 def _section(section: Section, results: Results) -> str:
     ours = {label: results.entry(place) for label, place in section.rows.items()}
-    found = [_row(label, entry, section.columns) for label, entry in ours.items() if entry is not None]
+    found = [_row(label, entry, section) for label, entry in ours.items() if entry is not None]
     theirs = [_printed(label, row, section.columns) for label, row in section.theirs.items()]
     titles = [_SCORES.get(c, c.replace("_", " ")) for c in section.columns]
-    people = sorted({entry.figures["identities"] for entry in ours.values() if entry is not None})
+    people = sorted({_identities(entry, section.of) for entry in ours.values() if entry is not None})
     head = ["", f"| {' and '.join(map(str, people)) or 'no'} identities | {' | '.join(titles)} |"]
     lines = [f"## {section.title}", *head, "|---" * (len(titles) + 1) + "|", *found, *theirs, ""]
     lines += [section.note, ""] if section.note else []
@@ -199,13 +224,19 @@ def _section(section: Section, results: Results) -> str:
     return "\n".join([*lines, ""])
 
 
-def _row(label: str, entry: Entry, columns: Sequence[str]) -> str:
-    cells = (_cell(entry, column) for column in columns)
+def _identities(entry: Entry, of: str) -> int:
+    return len(those(dict.fromkeys(entry.rows["identity"], 0.0), of)) if of else int(entry.figures["identities"])
+
+
+def _row(label: str, entry: Entry, section: Section) -> str:
+    cells = (_cell(entry, column, section.of) for column in section.columns)
     return f"| {label} | {' | '.join(cells)} |"
 
 
-def _cell(entry: Entry, column: str) -> str:
+def _cell(entry: Entry, column: str, of: str) -> str:
     figures = entry.figures
+    if of:
+        return with_interval(asdict(bootstrap_mean(those(entry.means(column), of), **resampling(entry))))
     if column in figures.get("sets", {}):
         return with_spread(figures["sets"][column])
     if column in figures["costs"]:

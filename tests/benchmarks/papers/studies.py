@@ -69,6 +69,11 @@ STUDIES = (
         ),
         "evaluation/*",
     ),
+    Study(
+        "taming_encoder",
+        ("ablate", "--recipe", "taming_encoder_ablations_tiny", "--set", "ablations.people.source.identities=50"),
+        "evaluation/*",
+    ),
 )
 
 
