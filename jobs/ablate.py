@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from e4t_core.errors import UsageError
@@ -43,9 +44,10 @@ def run(job: Job) -> dict[str, Any]:
     with job.ray():
         made: set[str] = set()
         for variant in variants:
-            if variant.suffix not in made:
-                variant.preprocess()
-                made.add(variant.suffix)
+            for folder, preprocess in variant.data().items():
+                if folder not in made:
+                    preprocess()
+                    made.add(folder)
             variant.run()
     scored = [word for v in variants for word in ("--evaluation", job.store.url(v.place("evaluation")))]
     report = _start(job, "report", job.recipe.name, {}, *scored, out="report")
@@ -93,12 +95,22 @@ class _Variant:
         self.pretraining = given or fingerprint(decides if ours == data else {**decides, "data": ours})
         self.scores: dict[str, Any] = {}
 
-    def preprocess(self) -> None:
-        """Its data, and the identities that are personalized."""
+    @property
+    def trains(self) -> bool:
+        """Whether it is pre-trained here."""
+        return self.given is None and self.recipe.build_method().pretrains
+
+    def data(self) -> dict[str, Callable[[], object]]:
+        """Folder -> what makes it: what it learns from, if it does here, and the identities that are personalized."""
         job, changes = self.job, dict(self.changes) if self.suffix else {}
         title = self.name if self.suffix else job.recipe.name
-        _start(job, makes_columns(self.recipe), title, changes, out=f"shards{self.suffix}")
-        _start(job, PREPROCESS, title, {**changes, **_section(job).people}, out=f"people{self.suffix}")
+        out: dict[str, Callable[[], object]] = {}
+        if self.trains:
+            folder = f"shards{self.suffix}"
+            out[folder] = partial(_start, job, makes_columns(self.recipe), title, changes, out=folder)
+        folder = f"people{self.suffix}"
+        out[folder] = partial(_start, job, PREPROCESS, title, {**changes, **_section(job).people}, out=folder)
+        return out
 
     def place(self, what: str) -> str:
         """By kind, so that the variants share one tracking store."""
@@ -110,7 +122,7 @@ class _Variant:
         using = {"shards": people}
         if self.given:
             using["checkpoint"] = self.given
-        elif self.recipe.build_method().pretrains:
+        elif self.trains:
             checkpoint = f"pretrained/{self.pretraining}"
             self._do("pretrain", checkpoint, shards=self.job.store.url(f"shards{self.suffix}"))
             using["checkpoint"] = self.job.store.url(checkpoint)

@@ -68,6 +68,8 @@ def test_a_method_that_is_switched_to_keeps_no_section_of_the_old_one() -> None:
 def test_every_switch_of_fig_4_and_5b_and_what_they_share(tmp_path: Path, name: str) -> None:
     words = ["--recipe", name, "--out", str(tmp_path), "--dry-run"]
     plan = jobs_main.start("ablate", words)["variants"]
+    beside = {key: plan.pop(key) for key in set(plan) - FIG_4_AND_5B}
+    assert beside == ({"e4t_of_faces": "bundled:e4t_face"} if name == ABLATIONS else {})  # of one domain
     assert set(plan) == FIG_4_AND_5B
     assert plan["full"] == plan["no_tuning"] == plan["no_dual_path_in_tuning"]
     assert len(set(plan.values())) == 6

@@ -87,6 +87,11 @@ def test_other_methods_stand_beside_the_variants(tmp_path: Path, told: list[argp
     assert (other[0].checkpoint, faces[0].checkpoint, faces[1].checkpoint) == (None, *["bundled:e4t_face"] * 2)
 
 
+def test_what_nobody_trains_on_is_not_made(tmp_path: Path, told: list[argparse.Namespace]) -> None:
+    ablate("--out", str(tmp_path), "--only", "faces,other", "--set", BESIDE + GIVEN)
+    assert [Path(t.out).name for t in told if t.command == "preprocess"] == ["people"]
+
+
 def test_a_name_says_one_thing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"ablations\.beside\.full has the name of a variant"):
         ablate("--out", str(tmp_path), "--set", "ablations.beside={full: {recipe: lora_tiny}}")
