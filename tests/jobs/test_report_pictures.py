@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -124,6 +125,13 @@ def test_an_image_that_is_gone_is_named(entries: list[Entry]) -> None:
         entries[0].pictures(rows)
 
 
+def test_figures_are_read_without_their_pictures(entries: list[Entry], tmp_path: Path) -> None:
+    moved = dataclasses.replace(entries[0], place=str(tmp_path / "elsewhere"))
+    assert moved.means("identity") == entries[0].means("identity")
+    with pytest.raises(DataError, match="elsewhere has no manifest"):
+        moved.pictures(moved.rows.head(1))
+
+
 def test_scores_survive_their_packing(entries: list[Entry], grid: Grid) -> None:
     columns, packed = grid.packed()
     for values, pictures_IP, text in zip(grid.values, grid.pictures, packed, strict=True):
@@ -142,7 +150,7 @@ def test_a_prompts_score_is_the_mean_over_its_images(entries: list[Entry], grid:
     rows = entries[0].rows
     cell = rows[(rows["identity"] == grid.identities[3]) & (rows["prompt"] == "sketch")]
     twice = pd.concat([cell, cell.assign(index=1, score_clip_t=cell["score_clip_t"] + 1)])
-    entry = Entry(entries[0].label, 0, entries[0].figures, twice, entries[0].result, entries[0].images)
+    entry = Entry(entries[0].label, 0, entries[0].figures, twice, entries[0].result, entries[0].place)
     column = list(grid.scores).index("clip_t")
     assert Grid.of([entry]).values[0][0, 0, column] == pytest.approx(cell["score_clip_t"].iloc[0] + 0.5)
 
