@@ -303,4 +303,5 @@ def test_pictures_beside_the_page(
             "return getComputedStyle(arguments[0].querySelector('.drawn'), '::before').content", first
         )
         assert "folder report_files, which is not beside this page" in told
+        driver.get("about:blank")  # the pictures below are not there either; none is asked for after this
         assert {"ERR_FILE_NOT_FOUND" in line["message"] for line in driver.get_log("browser")} == {True}
