@@ -65,14 +65,19 @@ def _compared(section: AblationsConfig) -> dict[str, tuple[dict[str, Any], str |
     """Name -> changes to the recipe, and the checkpoint if it is given.
 
     Raises:
-        UsageError: a variant and a method beside have one name.
+        UsageError: a variant and a method beside have one name, or a method beside wants a checkpoint and has none.
     """
     out: dict[str, tuple[dict[str, Any], str | None]] = {name: (v, None) for name, v in section.variants.items()}
     for name, beside in section.beside.items():
         if name in out:
             raise UsageError(f"ablations.beside.{name} has the name of a variant; give it another")
-        method = load(beside.recipe, ["ablations=null"]).dump()["method"]
-        out[name] = ({"method": method, **beside.changes}, beside.checkpoint)
+        theirs = load(beside.recipe, ["ablations=null"])
+        if beside.checkpoint is None and theirs.build_method().pretrains:
+            raise UsageError(
+                f"ablations.beside.{name} is pre-trained, and not here: give what `pretrain` wrote for it as "
+                f"--set ablations.beside.{name}.checkpoint=URI"
+            )
+        out[name] = ({"method": theirs.dump()["method"], **beside.changes}, beside.checkpoint)
     return out
 
 

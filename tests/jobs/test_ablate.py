@@ -97,6 +97,11 @@ def test_a_name_says_one_thing(tmp_path: Path) -> None:
         ablate("--out", str(tmp_path), "--set", "ablations.beside={full: {recipe: lora_tiny}}")
 
 
+def test_a_method_beside_is_not_trained_on_the_variants_data(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"beside\.faces is pre-trained, and not here.*beside\.faces\.checkpoint=URI"):
+        ablate("--out", str(tmp_path), "--set", "ablations.beside={faces: {recipe: e4t_face_tiny}}")
+
+
 @pytest.mark.full
 def test_variants_are_compared_on_one_page(tmp_path: Path, ray_local: None) -> None:
     words = ("--out", str(tmp_path), "--only", "full,no_tuning")

@@ -105,8 +105,7 @@ def test_every_switch_of_section_5_is_a_training_of_its_own(tmp_path: Path) -> N
     plan = plan_of(tmp_path)
     assert set(plan) == {
         "full", "no_cross_reference", "always_cross_reference", "attention_only", "class_name_captions",
-        "full_captions",
-        "general_only", "domain_only", "untrained_encoder", "with_background",
+        "full_captions", "general_only", "domain_only", "untrained_encoder", "with_background",
     }  # fmt: skip
     assert len(set(plan.values())) == len(plan)  # shares and stages too, though training's own sections are equal
 

@@ -199,7 +199,7 @@ CLAIMS: dict[str, list[Claim]] = {
             untestable="the table's KID is against pictures of each prompt's style; ours is against the photos",
         ),
     ],
-    "taming6_9": _lost(
+    "taming5_9": _lost(
         "taming_encoder",
         ("Without cross-reference, images of one prompt differ less (figure 6)", "no_cross_reference", "diversity"),
         ("Tuning attention alone loses identity (figure 7)", "attention_only", "identity"),

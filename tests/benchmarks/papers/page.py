@@ -169,7 +169,7 @@ SECTIONS = (
     ),
     Section(
         "Taming Encoder, figures 5 to 9: ablations",
-        "taming6_9",
+        "taming5_9",
         _variants(
             "taming_encoder", "full", "no_cross_reference", "always_cross_reference", "attention_only",
             "class_name_captions", "full_captions", "general_only", "domain_only", "untrained_encoder",
