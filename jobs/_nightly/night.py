@@ -109,7 +109,9 @@ class Runner:
 
     def _weights(self) -> dict[str, str]:
         found = pins.weights(self.recipe, self.entrants)
-        pins.check_names(self.config.pins, [pins.DATA, *found])
+        # of every method with weights of its own: `--only` leaves out methods, not their pins
+        theirs = [f"methods.{name}" for name, method in self.config.methods.items() if method.checkpoint is not None]
+        pins.check_names(self.config.pins, [pins.DATA, *found, *theirs])
         pins.check(self.config.pins, found)
         return found
 

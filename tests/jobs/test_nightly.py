@@ -154,6 +154,13 @@ def test_a_new_method_joins_and_the_others_stay_compared(tmp_path: Path, command
     assert [m["compared_with"] for m in done["methods"].values()] == ["2026-01-01", None]
 
 
+def test_a_pin_of_a_method_that_is_left_out_stands(tmp_path: Path, commands: Commands) -> None:
+    only = ("nightly.methods={e4t: {checkpoint: 'bundled:e4t_face'}, lora: {recipe: lora_tiny}}",)
+    assert list(night(tmp_path, "2026-01-01", "--only", "lora", sets=only)["methods"]) == ["lora"]
+    with pytest.raises(UsageError, match=r"nightly.pins.methods.lora: there is no such thing"):
+        night(tmp_path, "2026-01-02", sets=(*only, "nightly.pins={methods.lora: x}"))
+
+
 def test_old_nights_lose_their_pictures_and_nothing_else(tmp_path: Path, commands: Commands) -> None:
     for day in (1, 2, 3):
         for what in ("adapters", "images", "evaluation"):
