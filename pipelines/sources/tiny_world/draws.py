@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,9 +28,14 @@ class Draws:
     """
 
     def __init__(self, *name: str | int) -> None:
-        digest = hashlib.blake2b("\0".join(map(str, name)).encode(), digest_size=16).digest()
-        self._bits = np.random.PCG64(int.from_bytes(digest, "big"))
+        self._name = name
         self._ready: list[float] = []
+
+    @cached_property
+    def _bits(self) -> np.random.PCG64:
+        """Seeded on first use: some pictures leave some of their streams alone."""
+        digest = hashlib.blake2b("\0".join(map(str, self._name)).encode(), digest_size=16).digest()
+        return np.random.PCG64(int.from_bytes(digest, "big"))
 
     def unit(self) -> float:
         """Uniform in [0, 1), 53 bits."""

@@ -45,6 +45,7 @@ class Figure:
         pivot = np.array((0.0, neck))
         self._leaned_at = self._at + pivot * stance.scale - pivot @ self._turned
         self._cos_yaw, self._sin_yaw = np.cos(stance.yaw * 0.8), np.sin(stance.yaw * 0.8)
+        self._lift = np.sin(stance.yaw)
 
     def place(self, xy: Points) -> Points:
         """Head units -> frame units; the head leans about the neck."""
@@ -56,11 +57,20 @@ class Figure:
 
     def turn(self, xy: Points, depth: float = 0.0) -> Points:
         """Move points of the face as on a turned ball; ``depth`` lifts them off it (a nose)."""
-        sin = np.minimum(np.maximum(xy[:, 0] / self._radius, -0.98), 0.98)
-        out = np.empty_like(xy)
-        # sin(a + yaw), without an arcsine
-        out[:, 0] = self._radius * (sin * self._cos_yaw + np.sqrt(1 - sin * sin) * self._sin_yaw)
+        sin = xy[:, 0] / self._radius
+        np.maximum(sin, -0.98, out=sin)
+        np.minimum(sin, 0.98, out=sin)
+        # sin(a + yaw), without an arcsine; in place, because a head has dozens of short curves
+        cos = sin * sin
+        np.subtract(1, cos, out=cos)
+        np.sqrt(cos, out=cos)
+        cos *= self._sin_yaw
+        sin *= self._cos_yaw
+        sin += cos
+        sin *= self._radius
         if depth:
-            out[:, 0] += depth * np.sin(self._stance.yaw)
+            sin += depth * self._lift
+        out = np.empty_like(xy)
+        out[:, 0] = sin
         out[:, 1] = xy[:, 1] + self._stance.pitch
         return out

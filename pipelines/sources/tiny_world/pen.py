@@ -52,6 +52,21 @@ def points(*xy: tuple[float, float]) -> Points:
     return np.array(xy, dtype=np.float64)
 
 
+def columns(x: NDArray[np.float64] | float, y: NDArray[np.float64]) -> Points:
+    """Points from their coordinates, (N,) each: cheaper than ``np.stack``, and curves are many."""
+    out = np.empty((len(y), 2))
+    out[:, 0], out[:, 1] = x, y
+    return out
+
+
+@lru_cache(maxsize=64)
+def evenly(low: float, high: float, n: int) -> NDArray[np.float64]:
+    """``np.linspace``, kept: not to be written to."""
+    out = np.linspace(low, high, n)
+    out.setflags(write=False)
+    return out
+
+
 def ellipse(x: float, y: float, rx: float, ry: float, n: int = 24) -> Points:
     """A closed ellipse."""
     return np.array((x, y)) + _circle(n) * (rx, ry)

@@ -25,7 +25,8 @@ def _gradient(side: int, *stops: tuple[float, Color]) -> Image.Image:
     """Vertical colour stops ``(y, colour)``."""
     at = [y for y, _ in stops]
     rows = np.stack([np.interp((np.arange(side) + 0.5) / side, at, [c[i] for _, c in stops]) for i in range(3)], 1)
-    return Image.fromarray(np.repeat(rows.astype(np.uint8)[:, None], side, 1))
+    column = Image.fromarray(rows.astype(np.uint8)[:, None])
+    return column.resize((side, side), Image.Resampling.NEAREST)
 
 
 def _plain(draws: Draws, side: int, ink: Ink) -> Image.Image:

@@ -63,7 +63,13 @@ def _lit(rgb: Floats, cover: Floats, shade: Image.Image) -> Floats:
     """Light and warm shadow on a premultiplied subject."""
     level = np.asarray(shade.resize(rgb.shape[1::-1], Image.Resampling.BILINEAR))
     keep, glow = _light_tables()
-    return rgb * keep[level] + cover * glow[level]
+    # `take` on rows is several times faster than indexing
+    out = keep.take(level, 0)
+    out *= rgb
+    light = glow.take(level, 0)
+    light *= cover
+    out += light
+    return out
 
 
 @lru_cache(maxsize=1)

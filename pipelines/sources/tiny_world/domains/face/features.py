@@ -12,8 +12,10 @@ from pipelines.sources.tiny_world.pen import (
     Color,
     Pen,
     Points,
+    columns,
     darker,
     ellipse,
+    evenly,
     lighter,
     luminance,
     mix,
@@ -26,6 +28,8 @@ Line = NDArray[np.float64]
 
 _ACROSS = np.linspace(-1, 1, 13)
 _ROUND = 1 - _ACROSS**2
+_UPPER_LID, _LOWER_LID = _ROUND**0.75, _ROUND**0.8
+_ALONG = np.linspace(0, 1, 7)
 _EYE_LINE = 0.04
 
 
@@ -57,24 +61,26 @@ def _eye(pen: Pen, head: Head, side: int) -> None:
     xs = x0 + half * _ACROSS
     tilt = -t.eye_tilt * half * _ACROSS * side
     squint = 0.35 * max(p.smile, 0.0)  # cheeks push the lower lid up
-    upper = _EYE_LINE + tilt - opened * _ROUND**0.75
-    lower = _EYE_LINE + tilt + opened * (0.8 - squint) * _ROUND**0.8
-
-    def curve(ys: Line) -> Points:
-        return head.turn(np.stack([xs, ys], 1))
-
-    socket = np.concatenate([curve(upper - 0.075 * _ROUND), curve(lower + 0.05 * _ROUND)[::-1]])
+    upper = _EYE_LINE + tilt - opened * _UPPER_LID
+    lower = _EYE_LINE + tilt + opened * (0.8 - squint) * _LOWER_LID
+    edges = np.concatenate([upper - 0.075 * _ROUND, (lower + 0.05 * _ROUND)[::-1], upper, lower[::-1]])
+    around = head.turn(columns(np.concatenate([xs, xs[::-1]] * 2), edges))  # all at once: turning has a price a call
+    socket, ball = around[:26], around[26:]
+    upper_lid, lower_lid = ball[:13], ball[:12:-1]
     pen.shape(socket, darker(t.skin, 0.16), 0)
-    pen.shape(np.concatenate([curve(upper), curve(lower)[::-1]]), (252, 250, 246), 0)
+    pen.shape(ball, (252, 250, 246), 0)
     gaze = np.array((x0 + p.gaze[0] * half * 0.28, _EYE_LINE + p.gaze[1] * opened * 0.25))
-    for radius, color in ((0.122, pen.inked(darker(t.iris, 0.45))), (0.104, t.iris), (0.054, (14, 12, 18))):
-        disc = gaze + ellipse(0, 0, radius * pen.ink.features, radius * pen.ink.features, 18)
-        disc[:, 1] = np.clip(disc[:, 1], np.interp(disc[:, 0], xs, upper), np.interp(disc[:, 0], xs, lower))
-        pen.shape(head.turn(disc), color, 0)
+    sizes = [radius * pen.ink.features for radius in (0.122, 0.104, 0.054)]
+    discs = gaze + np.concatenate([ellipse(0, 0, size, size, 18) for size in sizes])
+    x, y = discs[:, 0], discs[:, 1]
+    discs[:, 1] = np.minimum(np.maximum(y, np.interp(x, xs, upper)), np.interp(x, xs, lower))
+    discs = head.turn(discs)
+    for i, color in enumerate((pen.inked(darker(t.iris, 0.45)), t.iris, (14, 12, 18))):
+        pen.shape(discs[18 * i : 18 * (i + 1)], color, 0)
     pen.dots(head.turn(gaze[None] + (0.035, -0.045)), 0.0078, (255, 255, 255))
     lash = mix(darker(t.skin, 0.75), (20, 14, 18), 0.6)
-    pen.stroke(curve(upper), lash, 0.0125 if t.lashes else 0.0095)
-    pen.stroke(curve(lower)[2:-2], darker(t.skin, 0.4), 0.005)
+    pen.stroke(upper_lid, lash, 0.0125 if t.lashes else 0.0095)
+    pen.stroke(lower_lid[2:-2], darker(t.skin, 0.4), 0.005)
     if t.lashes:
         corner = np.array((x0 + side * half, _EYE_LINE - t.eye_tilt * half))
         flick = corner + points((0, 0), (side * 0.075, -0.085))
@@ -89,13 +95,13 @@ def draw_brows(pen: Pen, head: Head) -> None:
         color = darker(t.skin, 0.6)
     for side in (-1, 1):
         inner = -0.14 * min(p.smile, 0.0) - 0.6 * t.brow_tilt * 0.3
-        xs = side * (0.13 + 0.43 * np.linspace(0, 1, 7)) * t.width / 0.78
-        u = np.linspace(0, 1, 7)
+        u = _ALONG
+        xs = side * (0.13 + 0.43 * u) * t.width / 0.78
         middle = -0.25 - p.brows - t.brow_arch * 4 * u * (1 - u) * 0.9 - inner * (1 - u) + t.brow_tilt * (0.5 - u) * 0.5
         if p.mood == "serious":
             middle = middle + 0.06 * (1 - u)
         thick = t.brow_width * (1 - 0.6 * u) * pen.ink.bold**0.5
-        top, low = np.stack([xs, middle - thick / 2], 1), np.stack([xs, middle + thick / 2], 1)
+        top, low = columns(xs, middle - thick / 2), columns(xs, middle + thick / 2)
         pen.shape(head.turn(np.concatenate([top, low[::-1]])), pen.inked(color), 0)
 
 
@@ -135,7 +141,7 @@ def draw_mouth(pen: Pen, head: Head) -> None:
     inner_top, inner_low = seam - rise, seam - rise + gap
 
     def curve(ys: Line) -> Points:
-        return head.turn(np.stack([xs, ys], 1), 0.03)
+        return head.turn(columns(xs, ys), 0.03)
 
     outer = np.concatenate(
         [curve(inner_top - t.lip * _ROUND**0.5 * bow), curve(inner_low + 1.3 * t.lip * _ROUND**0.6)[::-1]]
@@ -170,9 +176,9 @@ def draw_beard(pen: Pen, head: Head) -> None:
 
 
 def _full_beard(pen: Pen, head: Head, color: Color, chin: float) -> None:
-    y = np.linspace(0.2, 0.97, 8)
+    y = evenly(0.2, 0.97, 8)
     edge = head.half(y) + (0.015 if chin < 1.1 else 0.03)
-    side = np.stack([edge, y], 1)
+    side = columns(edge, y)
     below = np.array([(0.36, chin * 0.98), (0, chin + 0.06)]) if chin > 1.1 else np.array([(0, chin)])
     right = np.concatenate([side if chin < 1.1 else side[:-2], below])
     cheek = np.array([(-head.traits.width * 0.86, 0.34), (-0.44, 0.52), (-0.2, 0.46), (0, 0.47),

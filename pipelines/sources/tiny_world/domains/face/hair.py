@@ -11,8 +11,10 @@ from pipelines.sources.tiny_world.pen import (
     Color,
     Pen,
     Points,
+    columns,
     darker,
     ellipse,
+    evenly,
     lighter,
     luminance,
     mirrored,
@@ -31,11 +33,11 @@ def _strand(color: Color) -> Color:
 
 def _over(head: Head, side: float, top: float, down: float, n: int = 11) -> Points:
     """An arc over the skull from right to left, ``side`` and ``top`` outside of it, ending at height ``down``."""
-    angle = np.linspace(0, np.pi, n)
+    angle = evenly(0, np.pi, n)
     x = (head.traits.width + side) * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.82
     y = -(1 + top) * np.sin(angle) ** 0.9
     ends = points((head.traits.width + side * 0.8, down)), points((-(head.traits.width + side * 0.8), down))
-    return np.concatenate([ends[0], np.stack([x, y], 1), ends[1]])
+    return np.concatenate([ends[0], columns(x, y), ends[1]])
 
 
 def _cap(pen: Pen, head: Head, side: float, top: float, down: float, hairline: list[tuple[float, float]]) -> None:
@@ -99,8 +101,8 @@ def _back_wavy(pen: Pen, head: Head) -> None:
 def _back_afro(pen: Pen, head: Head) -> None:
     t = head.traits
     r = 1.06 + 0.14 * t.volume
-    angles = np.linspace(np.deg2rad(150), np.deg2rad(390), 15)
-    centres = np.stack([np.cos(angles) * r * t.width * 0.98, np.sin(angles) * r * 0.82 - 0.3], 1)
+    angles = evenly(np.deg2rad(150), np.deg2rad(390), 15)
+    centres = columns(np.cos(angles) * r * t.width * 0.98, np.sin(angles) * r * 0.82 - 0.3)
     for x, y in centres:
         pen.shape(ellipse(x, y, 0.32, 0.32, 14), t.hair_color)
     for x, y in centres:  # again without outlines, so that only the outermost are left
@@ -137,7 +139,7 @@ def _back_pigtails(pen: Pen, head: Head) -> None:
 
 def _back_locs(pen: Pen, head: Head) -> None:
     t = head.traits
-    for x in np.linspace(-1.12, 1.12, 9):
+    for x in evenly(-1.12, 1.12, 9):
         end = 1.45 - 0.3 * abs(x)
         lock = smooth(
             [(x * 0.72 * t.width, -0.8), (x * (t.width + 0.12), -0.1), (x * (t.width + 0.2), end)], closed=False
@@ -182,11 +184,11 @@ def _quiff(pen: Pen, head: Head) -> None:
 
 def _spiky(pen: Pen, head: Head) -> None:
     t = head.traits
-    x = np.linspace(0.98, -0.98, 13) * (t.width + 0.04)
+    x = evenly(0.98, -0.98, 13) * (t.width + 0.04)
     base = -np.sqrt(np.clip(1 - (x / (t.width + 0.08)) ** 2, 0, 1))
     spikes = np.where(np.arange(13) % 2 == 1, 0.34 * t.volume, 0.04)
     lean = np.where(np.arange(13) % 2 == 1, 0.08 * t.parting, 0)
-    top = np.stack([x + lean, base - spikes], 1)
+    top = columns(x + lean, base - spikes)
     line = head.turn(points((-0.97 * t.width, 0.0), (-0.8 * t.width, -0.4), (-0.5, -0.5), (-0.34, -0.4),
         (-0.16, -0.54), (0.02, -0.4), (0.2, -0.54), (0.4, -0.42), (0.8 * t.width, -0.42),
         (0.97 * t.width, 0.0)))  # fmt: skip
@@ -196,9 +198,9 @@ def _spiky(pen: Pen, head: Head) -> None:
 def _curls(pen: Pen, head: Head, low: float) -> None:
     """Rings of curls along the skull and over the forehead."""
     t = head.traits
-    angles = np.linspace(-0.12, np.pi + 0.12, 10)
-    rim = np.stack([np.cos(angles) * (t.width + 0.02), -np.sin(angles) * 0.98 - 0.06], 1)
-    front = head.turn(np.stack([np.linspace(-0.8, 0.8, 6) * t.width, low + 0.12 * np.linspace(-1, 1, 6) ** 2], 1))
+    angles = evenly(-0.12, np.pi + 0.12, 10)
+    rim = columns(np.cos(angles) * (t.width + 0.02), -np.sin(angles) * 0.98 - 0.06)
+    front = head.turn(columns(evenly(-0.8, 0.8, 6) * t.width, low + 0.12 * evenly(-1, 1, 6) ** 2))
     r = 0.17 + 0.05 * t.volume
     pen.shape(np.concatenate([rim, front]), t.hair_color, 0)
     for x, y in np.concatenate([rim, front]):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pipelines.sources.tiny_world.domains.face.head import Head
-from pipelines.sources.tiny_world.pen import Pen, darker, ellipse, lighter, mirrored, points, smooth
+from pipelines.sources.tiny_world.pen import Pen, columns, darker, ellipse, evenly, lighter, mirrored, points, smooth
 
 
 def _beanie(pen: Pen, head: Head) -> None:
@@ -41,8 +41,8 @@ def _headscarf(pen: Pen, head: Head) -> None:
     c, w = head.traits.hat_color, head.traits.width
     outer = mirrored([(0, -1.2), (w * 0.75, -1.04), (w + 0.18, -0.4), (w + 0.18, 0.3), (w + 0.06, 0.86),
         (w + 0.3, 1.4), (0.5, 1.62), (0, 1.66)])  # fmt: skip
-    y = np.linspace(-0.6, 0.98, 9)
-    rim = np.concatenate([[(0, -0.68)], np.stack([head.half(y) * 0.93, y], 1), [(0, 1.03)]])
+    y = evenly(-0.6, 0.98, 9)
+    rim = np.concatenate([[(0, -0.68)], columns(head.half(y) * 0.93, y), [(0, 1.03)]])
     outside = smooth(outer)
     opening = smooth(np.concatenate([rim, (rim * (-1, 1))[-2:0:-1]]), steps=3)
     # one polygon with a hole: round the outside, cut in at the top, round the opening the other way

@@ -14,7 +14,18 @@ from pipelines.sources.tiny_world.domains.face.traits import Traits
 from pipelines.sources.tiny_world.draws import Draws
 from pipelines.sources.tiny_world.figure import Figure, Stance
 from pipelines.sources.tiny_world.hues import HUES
-from pipelines.sources.tiny_world.pen import Color, Pen, Points, darker, ellipse, lighter, mirrored, points, smooth
+from pipelines.sources.tiny_world.pen import (
+    Color,
+    Pen,
+    Points,
+    columns,
+    darker,
+    ellipse,
+    lighter,
+    mirrored,
+    points,
+    smooth,
+)
 from pipelines.sources.tiny_world.shade import Shade
 
 _LEVELS = 1 - np.cos(np.linspace(0, np.pi, 25))
@@ -93,7 +104,7 @@ class Head(Figure):
         y = _LEVELS - 1
         x = self.half(y)
         drift = 0.05 * self.pose.yaw * np.clip(y, 0, 1)  # the chin leads when a head turns
-        return np.concatenate([np.stack([x + drift, y], 1), np.stack([-x + drift, y], 1)[-2:0:-1]])
+        return np.concatenate([columns(x + drift, y), columns(-x + drift, y)[-2:0:-1]])
 
 
 def draw_ears(pen: Pen, head: Head) -> None:
