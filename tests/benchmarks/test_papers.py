@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from jobs._recipe import load
 from jobs._variants import assignments
 from tests.benchmarks.papers.claims import CLAIMS, CONTRADICTED, MISSING, OPEN, REPRODUCED, UNTESTABLE, Claim, judge
 from tests.benchmarks.papers.page import SECTIONS, page
-from tests.benchmarks.papers.studies import DATE, STUDIES, Results
+from tests.benchmarks.papers.studies import DATE, STUDIES, Results, keep_all
 from tests.jobs import evaluations
 
 
@@ -25,7 +27,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         place = out / "benchmark" / "nights" / DATE / name
         place.mkdir(parents=True)
         (place / "evaluation").symlink_to(folder)
-    return Results(out)
+    keep_all(out, out / "kept")
+    return Results(out / "kept")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,28 @@ def test_the_page_has_ours_and_theirs_and_every_claim(results: Results) -> None:
     for claim in (claim for claims in CLAIMS.values() for claim in claims):
         assert f"- {claim.text}: **" in text
     assert f"DINO tells the same: **{UNTESTABLE}**" in text
+
+
+def test_figures_are_kept_without_pictures_and_places(results: Results) -> None:
+    """What the repository holds says the same as the evaluation, is small, and names no machine's folders."""
+    for name, entry in STUDIES[0].entries(results.folder.parent).items():
+        kept, file = results.found["benchmark"][name], results.folder / "benchmark" / f"{name}.parquet"
+        assert kept.figures == entry.figures
+        for score in entry.scores:
+            assert kept.means(score) == pytest.approx(entry.means(score), abs=1e-6)
+        assert str(results.folder.parent).encode() not in file.read_bytes()
+        assert file.stat().st_size < 40_000
+
+
+def test_what_was_kept_before_stays(results: Results, tmp_path: Path) -> None:
+    first = sorted((results.folder / "benchmark").iterdir())[0]
+    (tmp_path / "kept" / "benchmark").mkdir(parents=True)
+    (tmp_path / "kept" / "benchmark" / "lora.parquet").write_bytes(first.read_bytes())
+    keep_all(results.folder.parent, tmp_path / "kept")
+    both = Results(tmp_path / "kept")
+    assert set(both.found["benchmark"]) == {"dreambooth", "e4t", "lora", "textual_inversion"}
+    day = datetime.now(UTC).date()
+    assert f"| `benchmark/lora` | {day} | {load('tiny', ['evaluate.bootstrap_samples=200']).hash} |" in page(both, "")
 
 
 def test_every_place_is_made_by_its_study() -> None:

@@ -1,4 +1,4 @@
-"""Run what is missing of the papers' tables, and write the page beside their plots."""
+"""Run what is missing of the papers' tables, keep its figures, and write the page of all that are kept."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from jobs._trade_off import trade_off
 from tests.benchmarks.papers.page import page
-from tests.benchmarks.papers.studies import STUDIES, Results
+from tests.benchmarks.papers.studies import STUDIES, Results, keep_all
 
-PAGE = "papers.md"
+PAGE, KEPT = "papers.md", "papers"
 PLOTS = {
     "papers_e4t_4a.png": ("benchmark",),
     "papers_e4t_4b.png": ("e4t",),
@@ -22,16 +22,19 @@ PLOTS = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.papers", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/papers"), help="where everything is made")
-    parser.add_argument("--page", type=Path, default=Path("tests/benchmarks/results"), help="where the page goes")
+    parser.add_argument("--page", type=Path, default=Path("tests/benchmarks/results"), help="where page and figures go")
     parser.add_argument("--studies", default=",".join(s.name for s in STUDIES), help="which to run; '' runs none")
+    parser.add_argument("--only", help="these methods or variants of them: the rest on another day or machine")
     args = parser.parse_args()
+    only = ["--only", args.only] if args.only else []
     wanted = [name for name in args.studies.split(",") if name]
     for study in STUDIES:
         if study.name in wanted:
-            words = [*study.command, "--out", str(args.out / study.name), "--yes"]
+            words = [*study.command, *only, "--out", str(args.out / study.name), "--yes"]
             subprocess.run([sys.executable, "-m", "jobs", *words], check=True)
-    results = Results(args.out)
     args.page.mkdir(parents=True, exist_ok=True)
+    keep_all(args.out, args.page / KEPT)
+    results = Results(args.page / KEPT)
     (args.page / PAGE).write_text(page(results, "python -m tests.benchmarks.papers"))
     for name, studies in PLOTS.items():
         entries = [entry for study in studies for entry in results.found[study].values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 from e4t_core.metrics._statistics import bootstrap_mean
 from jobs._aggregates import with_interval, with_spread
@@ -186,7 +187,7 @@ SECTIONS = (
 def page(results: Results, command: str) -> str:
     """Markdown."""
     parts = [_HEAD.format(command=command, commands="\n".join(_lines(results)))]
-    return "\n".join([*parts, *(_section(section, results) for section in SECTIONS)])
+    return "\n".join([*parts, *(_section(section, results) for section in SECTIONS), _sources(results)])
 
 
 _HEAD = """# The papers' tables in miniature
@@ -203,6 +204,16 @@ Made by `{command}`, which runs what is missing of
 {commands}
 ```
 """
+
+
+def _sources(results: Results) -> str:
+    """When each study's figures were measured, with which recipes."""
+    lines = ["## Where the figures come from", "", "| | measured | recipe |", "|---|---|---|"]
+    for study, entries in results.found.items():
+        for name, entry in entries.items():
+            day = datetime.fromtimestamp(entry.result["created"], UTC).date()
+            lines.append(f"| `{study}/{name}` | {day} | {entry.result['recipe_hash']} |")
+    return "\n".join([*lines, ""])
 
 
 def _lines(results: Results) -> list[str]:

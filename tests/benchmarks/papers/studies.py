@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 from jobs._report.inputs import Entry, load_entries
+from tests.benchmarks.papers.kept import keep, load
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,29 @@ STUDIES = (
 
 @dataclass(frozen=True)
 class Results:
-    """All evaluations under a folder.
+    """What was kept of all studies.
 
     Attributes:
-        out: the folder.
+        folder: holds ``STUDY/NAME.parquet``, see :mod:`tests.benchmarks.papers.kept`.
     """
 
-    out: Path
+    folder: Path
 
     @cached_property
     def found(self) -> Mapping[str, Mapping[str, Entry]]:
-        """Study -> name -> evaluation."""
-        return {study.name: study.entries(self.out) for study in STUDIES}
+        """Study -> name -> evaluation, in the studies' order."""
+        files = {study.name: sorted((self.folder / study.name).glob("*.parquet")) for study in STUDIES}
+        numbers = count()
+        return {study: {file.stem: load(file, next(numbers)) for file in of} for study, of in files.items()}
 
     def entry(self, place: str) -> Entry | None:
         """``study/name``; None if it has not been run."""
         study, name = place.split("/")
         return self.found[study].get(name)
+
+
+def keep_all(out: Path, folder: Path) -> None:
+    """Keep the figures of every evaluation that is finished under ``out``; those kept before and not there stay."""
+    for study in STUDIES:
+        for name, entry in study.entries(out).items():
+            keep(entry, folder / study.name / f"{name}.parquet")
