@@ -71,6 +71,10 @@ def test_the_page_has_ours_and_theirs_and_every_claim(results: Results) -> None:
     for claim in (claim for claims in CLAIMS.values() for claim in claims):
         assert f"- {claim.text}: **" in text
     assert f"DINO tells the same: **{UNTESTABLE}**" in text
+    total = sum(map(len, CLAIMS.values()))
+    tally = next(line for line in text.splitlines() if line.startswith(f"Of {total} claims: "))
+    assert sum(int(part.split()[0]) for part in tally.split(": ")[1].split(", ")) == total
+    assert f"{text.count(f': **{REPRODUCED}**')} {REPRODUCED}" in tally
 
 
 def test_figures_are_kept_without_pictures_and_places(results: Results) -> None:

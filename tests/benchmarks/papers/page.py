@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -186,7 +187,7 @@ SECTIONS = (
 
 def page(results: Results, command: str) -> str:
     """Markdown."""
-    parts = [_HEAD.format(command=command, commands="\n".join(_lines(results)))]
+    parts = [_HEAD.format(command=command, commands="\n".join(_lines(results)), tally=_tally(results))]
     return "\n".join([*parts, *(_section(section, results) for section in SECTIONS), _sources(results)])
 
 
@@ -203,7 +204,15 @@ Made by `{command}`, which runs what is missing of
 ```sh
 {commands}
 ```
+
+{tally}
 """
+
+
+def _tally(results: Results) -> str:
+    """How many claims ended how."""
+    counts = Counter(judge(claim, results).word for claims in CLAIMS.values() for claim in claims)
+    return f"Of {counts.total()} claims: {', '.join(f'{n} {word}' for word, n in counts.most_common())}."
 
 
 def _sources(results: Results) -> str:
