@@ -21,7 +21,7 @@ from tests.benchmarks.measure import Figure, interleaved, peak_memory, ratio
 from tests.benchmarks.quarter_stack import quarter_stack
 from tests.benchmarks.tiny_data import Stream, tiny_recipe, tiny_shards
 
-THREADS, BATCHES = 2, (4, 8)
+THREADS, BATCHES = 2, (4, 8, 16)
 PRECISIONS = {
     "fp32": ("train.precision=fp32",),
     "bf16": ("train.precision=bf16", "backbone.dtype=bfloat16", "clip.dtype=bfloat16"),
