@@ -11,6 +11,7 @@ import pytest
 from jobs._nightly.entrants import entrants
 from jobs._recipe import load
 from jobs._variants import assignments
+from tests.benchmarks.papers.__main__ import COMMAND, KEPT, PAGE
 from tests.benchmarks.papers.claims import CLAIMS, CONTRADICTED, MISSING, OPEN, REPRODUCED, UNTESTABLE, Claim, judge
 from tests.benchmarks.papers.page import SECTIONS, page
 from tests.benchmarks.papers.studies import DATE, STUDIES, Results, keep_all
@@ -97,6 +98,12 @@ def test_what_was_kept_before_stays(results: Results, tmp_path: Path) -> None:
     assert set(both.found["benchmark"]) == {"dreambooth", "e4t", "lora", "textual_inversion"}
     day = datetime.now(UTC).date()
     assert f"| `benchmark/lora` | {day} | {load('tiny', ['evaluate.bootstrap_samples=200']).hash} |" in page(both, "")
+
+
+def test_the_page_in_the_repository_is_of_the_figures_beside_it() -> None:
+    kept = Results(Path(__file__).parent / "results" / KEPT)
+    assert any(kept.found.values())
+    assert (kept.folder.parent / PAGE).read_text() == page(kept, COMMAND)
 
 
 def test_every_place_is_made_by_its_study() -> None:

@@ -11,7 +11,7 @@ from jobs._trade_off import trade_off
 from tests.benchmarks.papers.page import page
 from tests.benchmarks.papers.studies import STUDIES, Results, keep_all
 
-PAGE, KEPT = "papers.md", "papers"
+PAGE, KEPT, COMMAND = "papers.md", "papers", "python -m tests.benchmarks.papers"
 PLOTS = {
     "papers_e4t_4a.png": ("benchmark",),
     "papers_e4t_4b.png": ("e4t",),
@@ -20,7 +20,7 @@ PLOTS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.papers", description=__doc__)
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/papers"), help="where everything is made")
     parser.add_argument("--page", type=Path, default=Path("tests/benchmarks/results"), help="where page and figures go")
     parser.add_argument("--studies", default=",".join(s.name for s in STUDIES), help="which to run; '' runs none")
@@ -35,7 +35,7 @@ def main() -> int:
     args.page.mkdir(parents=True, exist_ok=True)
     keep_all(args.out, args.page / KEPT)
     results = Results(args.page / KEPT)
-    (args.page / PAGE).write_text(page(results, "python -m tests.benchmarks.papers"))
+    (args.page / PAGE).write_text(page(results, COMMAND))
     for name, studies in PLOTS.items():
         entries = [entry for study in studies for entry in results.found[study].values()]
         if entries:
