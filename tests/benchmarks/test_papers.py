@@ -13,7 +13,7 @@ from jobs._recipe import load
 from jobs._variants import assignments
 from tests.benchmarks.papers.__main__ import COMMAND, KEPT, PAGE
 from tests.benchmarks.papers.claims import CLAIMS, CONTRADICTED, MISSING, OPEN, REPRODUCED, UNTESTABLE, Claim, judge
-from tests.benchmarks.papers.page import SECTIONS, page
+from tests.benchmarks.papers.page import SECTIONS, page, plots
 from tests.benchmarks.papers.studies import DATE, STUDIES, Results, keep_all
 from tests.jobs import evaluations
 
@@ -78,6 +78,13 @@ def test_the_page_has_ours_and_theirs_and_every_claim(results: Results) -> None:
     assert f"{text.count(f': **{REPRODUCED}**')} {REPRODUCED}" in tally
 
 
+def test_pictures_stand_where_there_are_points_to_compare(results: Results) -> None:
+    text = page(results, "the command")
+    ((file, entries),) = plots(results).values()
+    assert [entry.label for entry in entries] == ["dreambooth", "e4t", "textual_inversion"]
+    assert text.count("![") == text.count(f"]({file})") == 1
+
+
 def test_figures_are_kept_without_pictures_and_places(results: Results) -> None:
     """What the repository holds says the same as the evaluation, is small, and names no machine's folders."""
     for name, entry in STUDIES[0].entries(results.folder.parent).items():
@@ -104,6 +111,7 @@ def test_the_page_in_the_repository_is_of_the_figures_beside_it() -> None:
     kept = Results(Path(__file__).parent / "results" / KEPT)
     assert any(kept.found.values())
     assert (kept.folder.parent / PAGE).read_text() == page(kept, COMMAND)
+    assert all((kept.folder.parent / file).exists() for file, _ in plots(kept).values())
 
 
 def test_every_place_is_made_by_its_study() -> None:

@@ -8,15 +8,10 @@ import sys
 from pathlib import Path
 
 from jobs._trade_off import trade_off
-from tests.benchmarks.papers.page import page
+from tests.benchmarks.papers.page import page, plots
 from tests.benchmarks.papers.studies import STUDIES, Results, keep_all
 
 PAGE, KEPT, COMMAND = "papers.md", "papers", "python -m tests.benchmarks.papers"
-PLOTS = {
-    "papers_e4t_4a.png": ("benchmark",),
-    "papers_e4t_4b.png": ("e4t",),
-    "papers_domain_agnostic_5b.png": ("domain_agnostic",),
-}
 
 
 def main() -> int:
@@ -36,10 +31,8 @@ def main() -> int:
     keep_all(args.out, args.page / KEPT)
     results = Results(args.page / KEPT)
     (args.page / PAGE).write_text(page(results, COMMAND))
-    for name, studies in PLOTS.items():
-        entries = [entry for study in studies for entry in results.found[study].values()]
-        if entries:
-            (args.page / name).write_bytes(trade_off(entries))
+    for file, entries in plots(results).values():
+        (args.page / file).write_bytes(trade_off(entries))
     print(args.page / PAGE)
     return 0
 

@@ -185,6 +185,19 @@ SECTIONS = (
 )  # fmt: skip
 
 
+_PLOTS = {
+    "fig4a": ("papers_e4t_4a.png", "benchmark"),
+    "fig4b": ("papers_e4t_4b.png", "e4t"),
+    "da5b": ("papers_domain_agnostic_5b.png", "domain_agnostic"),
+}
+
+
+def plots(results: Results) -> dict[str, tuple[str, list[Entry]]]:
+    """Section -> its picture's file beside the page, and the points on it; one point alone is no plot."""
+    found = {claims: (file, list(results.found[study].values())) for claims, (file, study) in _PLOTS.items()}
+    return {claims: plot for claims, plot in found.items() if len(plot[1]) > 1}
+
+
 def page(results: Results, command: str) -> str:
     """Markdown."""
     parts = [_HEAD.format(command=command, commands="\n".join(_lines(results)), tally=_tally(results))]
@@ -238,6 +251,8 @@ def _section(section: Section, results: Results) -> str:
     head = ["", f"| {' and '.join(map(str, people)) or 'no'} identities | {' | '.join(titles)} |"]
     lines = [f"## {section.title}", *head, "|---" * (len(titles) + 1) + "|", *found, *theirs, ""]
     lines += [section.note, ""] if section.note else []
+    if section.claims in (drawn := plots(results)):
+        lines += [f"![likeness over prompt]({drawn[section.claims][0]})", ""]
     for claim in CLAIMS[section.claims]:
         verdict = judge(claim, results)
         lines.append(f"- {claim.text}: **{verdict.word}** ({verdict.why}).")
