@@ -103,7 +103,7 @@ def test_what_was_kept_before_stays(results: Results, tmp_path: Path) -> None:
     keep_all(results.folder.parent, tmp_path / "kept")
     both = Results(tmp_path / "kept")
     assert set(both.found["benchmark"]) == {"dreambooth", "e4t", "lora", "textual_inversion"}
-    day = datetime.now(UTC).date()
+    day = datetime.fromtimestamp(both.found["benchmark"]["lora"].result["created"], UTC).date()
     assert f"| `benchmark/lora` | {day} | {load('tiny', ['evaluate.bootstrap_samples=200']).hash} |" in page(both, "")
 
 

@@ -28,7 +28,7 @@ def run(rig: Rig) -> Iterator[Figure]:
                 if name == "e4t" and not checkpointing:
                     online = _measured(rig, name, checkpointing, online=True)
                     yield online
-                    yield ratio("E4T step: online / from shards", online.value / stored.value, ">= 1.5", stored.note)
+                    yield ratio("E4T step: online / from shards", online.value / stored.value, ">= 1.5")
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -41,14 +41,14 @@ class _Online(Fixed):
 
     def __init__(self, rig: Rig, batch: dict[str, Any], count: int) -> None:
         super().__init__([batch])
-        self.rig, self.images = rig, rig.pixels(count)
-        assert rig.clip is not None  # loaded before the clock runs
+        self.clip, self.backbone = rig.clip, rig.backbone  # loaded now, before the clock runs
+        self.images, self.device = rig.pixels(count), rig.device
 
     def __next__(self) -> dict[str, Any]:
-        images = self.images.to(self.rig.device)
+        images = self.images.to(self.device)
         with torch.no_grad():
-            cls, _ = self.rig.clip.image_features(images)
-            moments = self.rig.backbone.to_moments(images)
+            cls, _ = self.clip.image_features(images)
+            moments = self.backbone.to_moments(images)
         return {**super().__next__(), "clip_cls": cls, "latent_moments": moments}
 
 
