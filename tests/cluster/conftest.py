@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mlflow_server import MlflowServer
 from tests.support.processes import environment, free_port, running, tool, wait_for_http
 
 
@@ -27,16 +28,10 @@ class Cluster:
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of an MLflow server on sqlite."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    port, log = free_port(), folder / "server.log"
-    command = [
-        tool("mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/m.db",
-        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1",
-    ]  # fmt: skip
-    with running(command, log) as child:
-        wait_for_http(f"http://127.0.0.1:{port}/health", child, log)
-        yield f"http://127.0.0.1:{port}"
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server.uri
+    server.stop()
 
 
 @pytest.fixture(scope="session")

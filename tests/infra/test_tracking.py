@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.cli import server as mlflow_server
@@ -28,6 +29,11 @@ def pod() -> dict[str, Any]:
 def words() -> list[str]:
     (main,) = pod()["containers"]
     return [*main["command"], *main["args"]]
+
+
+def variables() -> dict[str, str]:
+    (main,) = pod()["containers"]
+    return {given["name"]: given["value"] for given in main["env"]}
 
 
 def address() -> str:
@@ -57,6 +63,7 @@ def test_it_listens_where_the_settings_say_and_answers_to_that_name(monkeypatch:
 class Server:
     port: int
     bucket: str
+    process: int
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +87,9 @@ def server(moto_s3: Callable[[], str], tmp_path_factory: pytest.TempPathFactory)
     for _ in range(2):  # a pod that starts again finds its bucket
         subprocess.run(here(init["command"]), env=environment(), check=True, timeout=120)
     log = folder / "server.log"
-    with running(here(words()), log) as child:
+    with running(here(words()), log, variables()) as child:
         wait_for_http(f"http://127.0.0.1:{port}/health", child, log)
-        yield Server(port, bucket)
+        yield Server(port, bucket, child.pid)
 
 
 def status(server: Server, host: str) -> int:
@@ -106,3 +113,5 @@ def test_the_real_one_keeps_artifacts_in_the_bucket(server: Server, tmp_path: Pa
     client.log_artifact(run.info.run_id, str(tmp_path / "figure.txt"))
     (found,) = fsspec.filesystem("s3").find(f"{server.bucket}/mlflow")
     assert found.endswith("figure.txt")
+    below = psutil.Process(server.process).children(recursive=True)
+    assert len(below) <= 2, f"one worker and what watches it, not {[' '.join(p.cmdline()) for p in below]}"

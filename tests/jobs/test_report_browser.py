@@ -57,8 +57,9 @@ def at(driver: Chrome) -> Iterator[Callable[[Path | str], Chrome]]:
     """Opens a page; whatever is done with it, its console must stay empty."""
 
     def open_page(path: Path | str) -> Chrome:
-        driver.get("about:blank")
+        driver.get("about:blank")  # else an address that differs after its # alone would not be loaded again
         driver.get(path if isinstance(path, str) else path.as_uri())
+        until(driver, loaded)
         return driver
 
     browser.media(driver, prefers_reduced_motion="reduce")  # else a click may miss what is still on its way
@@ -77,6 +78,11 @@ def heads(driver: Chrome) -> list[str]:
     return driver.execute_script(
         "return [...document.querySelectorAll('#people h3')].map((h) => h.firstChild.textContent.trim())"
     )
+
+
+def loaded(driver: Chrome) -> bool:
+    """The page is there, whole: on a busy machine the driver may still be looking at the blank one before it."""
+    return driver.execute_script("return location.protocol === 'file:' && document.readyState === 'complete'")
 
 
 def until(driver: Chrome, what: Callable[[Chrome], Any]) -> Any:
