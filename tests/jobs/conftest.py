@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from e4t_core.storage import Store
 from jobs import __main__ as jobs_main
@@ -87,9 +91,34 @@ def killing(name: str, when: Callable[[], bool], timeout: float = 120) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "together"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def once(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` returns, made by the process of this test run that asks first; the others wait for it."""
+    told = folder / f"{name}.json"
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            told.write_text(json.dumps(make()))
+    return dict(json.loads(told.read_text()))
+
+
+@pytest.fixture(scope="session")
+def tracking(together: Path) -> str:
     """URI of an MLflow sqlite store; making its tables takes seconds, so there is one."""
-    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+    def make() -> dict[str, Any]:
+        uri = f"sqlite:///{together}/mlflow.db"
+        MlflowClient(uri).search_experiments()
+        return {"uri": uri}
+
+    return str(once(together, "tracking", make)["uri"])
 
 
 @pytest.fixture(scope="session")
@@ -102,24 +131,25 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
 
 
 @pytest.fixture(scope="session")
-def road(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
-    """The folder that the session's road is made in."""
-    return tmp_path_factory.mktemp("road")
-
-
-@pytest.fixture(scope="session")
-def shards(road: Path) -> str:
+def shards(together: Path, ray_local: None) -> str:
     """Shards of five tiny-world people with two pictures each, made in this process."""
-    recipe = load("tiny", SMALL)
-    manifest, _ = build(Store(road / "shards"), recipe.build_source(), recipe.build_stages(), samples_per_shard=8)
-    assert (manifest.head["samples"], manifest.head["quarantined"]) == (10, 0)
-    return str(road / "shards")
+    root = str(together / "shards")
+
+    def make() -> dict[str, Any]:
+        recipe = load("tiny", SMALL)
+        manifest, _ = build(Store(root), recipe.build_source(), recipe.build_stages(), samples_per_shard=8)
+        return dict(manifest.head)
+
+    head = once(together, "shards", make)
+    assert (head["samples"], head["quarantined"]) == (10, 0)
+    return root
 
 
 @pytest.fixture(scope="session")
-def pretrained(road: Path, shards: str, tracking: str) -> dict[str, Any]:
+def pretrained(together: Path, shards: str, tracking: str) -> dict[str, Any]:
     """The summary of a short pre-training."""
-    return start("pretrain", "--shards", shards, "--out", str(road / "checkpoint"), sets=(f"mlflow.uri={tracking}",))
+    words = ("--shards", shards, "--out", str(together / "checkpoint"))
+    return once(together, "pretrained", lambda: start("pretrain", *words, sets=(f"mlflow.uri={tracking}",)))
 
 
 @pytest.fixture(scope="session")
@@ -129,9 +159,10 @@ def checkpoint(pretrained: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="session")
-def personalized(road: Path, shards: str, checkpoint: str) -> dict[str, Any]:
+def personalized(together: Path, shards: str, checkpoint: str) -> dict[str, Any]:
     """The summary of three identities' personalization, in units of two."""
-    return start("personalize", "--shards", shards, "--checkpoint", checkpoint, "--out", str(road / "adapters"))
+    words = ("--shards", shards, "--checkpoint", checkpoint, "--out", str(together / "adapters"))
+    return once(together, "personalized", lambda: start("personalize", *words))
 
 
 @pytest.fixture(scope="session")
@@ -141,10 +172,10 @@ def adapters(personalized: dict[str, Any]) -> str:
 
 
 @pytest.fixture(scope="session")
-def generated(road: Path, shards: str, checkpoint: str, adapters: str) -> dict[str, Any]:
+def generated(together: Path, shards: str, checkpoint: str, adapters: str) -> dict[str, Any]:
     """The summary of drawing them under two prompts."""
     words = ("--shards", shards, "--checkpoint", checkpoint, "--adapters", adapters)
-    return start("generate", *words, "--out", str(road / "images"))
+    return once(together, "generated", lambda: start("generate", *words, "--out", str(together / "images")))
 
 
 @pytest.fixture(scope="session")
