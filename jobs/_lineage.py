@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
 import shlex
 from typing import Any
 
 from e4t_core.record import versions
-from jobs._tracking import shown
 
 _PACKAGES = (
     "torch",
@@ -22,6 +22,11 @@ _PACKAGES = (
     "numpy",
 )
 _COMMON = ("json", "dry_run", "yes")
+
+
+def shown(uri: str) -> str:
+    """``uri`` without its password, for messages, records and reports."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
 
 
 def command_line(name: str, args: argparse.Namespace) -> str:

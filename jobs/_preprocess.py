@@ -11,7 +11,6 @@ from e4t_core.errors import TooManyBad
 from e4t_core.storage import Store
 from jobs._job import Job
 from jobs._recipe import Recipe
-from pipelines import executor
 from pipelines.shards.estimate import dry_run
 from pipelines.shards.manifest import load_manifest
 from pipelines.shards.quality import quality, sentence
@@ -92,6 +91,8 @@ def ensure_shards(job: Job, store: Store, retry_quarantined: bool = False, comma
     Raises:
         TooManyBad: everything good is committed, but the quarantined share is over the allowed one.
     """
+    from pipelines import executor  # Ray Data, which actors that import the commands have no use for
+
     recipe, (made, left) = job.recipe, _stages(job, command)
     job.say(f"{command}: {recipe.source.name} -> {store.uri} (stages {', '.join(stage.name for stage in made)})")
     with job.progress(None, command, "shard") as bar:

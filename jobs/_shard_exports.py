@@ -11,8 +11,8 @@ from e4t_core.errors import UsageError
 from e4t_core.storage import Store
 from jobs import _shard_page as page
 from jobs._job import Job
+from jobs._lineage import shown
 from jobs._shard_sheets import drawn, sheets
-from jobs._tracking import shown
 from pipelines.loader import ShardDataset
 from pipelines.shards.manifest import load_manifest
 from pipelines.shards.pack import HEAD, Packing, pack

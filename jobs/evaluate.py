@@ -17,13 +17,13 @@ from jobs._evaluated import Inputs
 from jobs._fresh import DrawingScorer
 from jobs._index import written
 from jobs._job import Job
-from jobs._lineage import command_line, environment, public
+from jobs._lineage import command_line, environment, public, shown
 from jobs._models import absolute
 from jobs._pool import announce_resources, spread
 from jobs._real_sets import Embedder, Part
 from jobs._rows import columns, conformed, score_rows
 from jobs._sets import score_set
-from jobs._tracking import Run, Tracker, shown
+from jobs._tracking import Run, Tracker
 from jobs._tracking.datasets import StoreDataset
 
 HELP = "score images: ID, CLIP-T, CLIP-I, DINO, diversity, KID, cost, with intervals over identities"

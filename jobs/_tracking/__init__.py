@@ -4,7 +4,7 @@ Everything goes through :class:`mlflow.MlflowClient` with a run id; the fluent A
 process-wide state, which Ray workers do not share.
 """
 
-from jobs._tracking.places import Away, TrackingError, shown
+from jobs._tracking.places import Away, TrackingError
 from jobs._tracking.runs import PARENT_TAG, Run, Tracker, flatten
 
-__all__ = ["PARENT_TAG", "Away", "Run", "Tracker", "TrackingError", "flatten", "shown"]
+__all__ = ["PARENT_TAG", "Away", "Run", "Tracker", "TrackingError", "flatten"]

@@ -12,7 +12,7 @@ from mlflow.data.dataset_source import DatasetSource
 from mlflow.types import ColSpec, DataType, Schema
 
 from e4t_core.storage import Store
-from jobs._tracking.places import shown
+from jobs._lineage import shown
 from jobs._units import IMAGE_ROWS, ImageSet
 from pipelines.loader import ShardDataset
 from pipelines.shards.manifest import load_manifest

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 
+from jobs._lineage import shown
 from jobs._tracking.events import Event, RunName
 from jobs._tracking.places import (
     BRIEF,
@@ -27,7 +28,6 @@ from jobs._tracking.places import (
     once,
     patience,
     reason,
-    shown,
     sqlite_path,
     told,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from e4t_core.errors import UserError
 from e4t_core.storage import Store
+from jobs._lineage import shown
 
 KEY_TAG = "e4t.key"
 """Tag with our own name of a run, by which it is found whatever became of the answer when it was made."""
@@ -39,11 +39,6 @@ class TrackingError(UserError):
 
 class Away(TrackingError):
     """The tracking server does not answer now, and may later."""
-
-
-def shown(uri: str) -> str:
-    """``uri`` without its password, for messages, records and reports."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
 
 
 def beside(out: str | None) -> str:

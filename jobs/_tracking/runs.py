@@ -19,10 +19,11 @@ from mlflow.data.dataset import Dataset
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from e4t_core.storage import Store
+from jobs._lineage import shown
 from jobs._sections import MlflowConfig
 from jobs._tracking.events import Event, Kind, RunName, as_params, flatten, metric_name, now_ms
 from jobs._tracking.link import Link
-from jobs._tracking.places import BRIEF, Away, TrackingError, absolute, beside, patience, shown, sqlite_path
+from jobs._tracking.places import BRIEF, Away, TrackingError, absolute, beside, patience, sqlite_path
 from jobs._tracking.spool import Spool
 
 __all__ = ["PARENT_TAG", "Run", "Tracker", "flatten"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +83,14 @@ def test_ray_data_lives_in_one_file() -> None:
     assert users == {"pipelines.executor"}
 
 
+@pytest.mark.parametrize("module", ["personalize", "generate", "_scores", "_train_worker"])
+def test_what_actors_import_is_without_what_the_driver_alone_needs(module: str) -> None:
+    """An actor imports the file its class is in: MLflow and its database would be a second and 100 MB of each."""
+    code = f"import sys, jobs.{module}; print(*{{'mlflow', 'sqlalchemy'}} & {{*sys.modules}})"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
 def test_methods_and_jobs_never_import_each_other() -> None:
     for path in files("e4t_core/methods"):
         own = module_name(path).split(".")[:3]
@@ -103,8 +113,6 @@ def test_nobody_imports_infra() -> None:
 
 
 def test_top_level_is_what_the_architecture_names() -> None:
-    import subprocess
-
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
