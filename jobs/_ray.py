@@ -44,6 +44,7 @@ def session(config: RayConfig) -> Iterator[None]:
         # Ray's C++ layer reports harmless states of Data and Train as errors, and every process announces its log
         # level; what goes wrong in a worker reaches the driver as an exception, and the log files keep the rest.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         ray.init(
             address="local",
             num_cpus=config.num_cpus,

@@ -164,26 +164,41 @@ def _execute(
     store: Store, source: Source, plan: plans.Plan, found: Survey, on_progress: Callable[[Progress], None] | None
 ) -> tuple[dict[int, dict[str, ShardRef]], dict[str, StageReport]]:
     """Finish every open shard; shard -> stage -> commit, and what each stage did."""
-    run, monitor = uuid.uuid4().hex, ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Monitor).remote()
-    rows = ray.data.from_items([_row_of(task) for task in found.open], override_num_blocks=_blocks(found))
-    rows.context.enable_progress_bars = False
-    rows.context.print_on_execution_start = False
-    rows.context.execution_no_progress_timeout_s = _NO_PROGRESS_S
+    run = uuid.uuid4().hex
     jobs = [Job(store, source, stage, identity, plan.items_key, run) for stage, identity in found.stages]
-    for group in _sharing([job for job in jobs if found.done(job.stage.name) < len(found.tasks)]):
-        rows = _add_workers(rows, group, monitor, len(found.open))
     made: dict[int, dict[str, ShardRef]] = {}
     problems: list[dict[str, Any]] = []
-    with _watching(monitor, found, on_progress):
-        for row in rows.iter_rows():
+    with _counting() as monitor, _watching(monitor, found, on_progress):
+        for row in _rows(jobs, found, monitor).iter_rows():
             if row["error"]:
                 problems.append(json.loads(row["error"]))
             else:
                 task = _task_of(row)
                 made[task.shard] = dict(task.done)
+        tallies = ray.get(monitor.tallies.remote())
     _raise_first(problems)
-    tallies = ray.get(monitor.tallies.remote())
     return made, {stage.name: _report(stage.name, found, tallies) for stage, _ in found.stages}
+
+
+@contextmanager
+def _counting() -> Iterator[Any]:
+    """A monitor's process, which ends with the run: Ray Data would hold on to it for as long as the driver lives."""
+    monitor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Monitor).remote()
+    try:
+        yield monitor
+    finally:
+        ray.kill(monitor)
+
+
+def _rows(jobs: Sequence[Job], found: Survey, monitor: Any) -> ray.data.Dataset:
+    """Every open shard on its way through the stages that it lacks."""
+    rows = ray.data.from_items([_row_of(task) for task in found.open], override_num_blocks=_blocks(found))
+    rows.context.enable_progress_bars = False
+    rows.context.print_on_execution_start = False
+    rows.context.execution_no_progress_timeout_s = _NO_PROGRESS_S
+    for group in _sharing([job for job in jobs if found.done(job.stage.name) < len(found.tasks)]):
+        rows = _add_workers(rows, group, monitor, len(found.open))
+    return rows
 
 
 def _blocks(found: Survey) -> int:

@@ -66,13 +66,13 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str
 def peak_memory() -> Iterator[list[float]]:
     """Peak resident MB of this process and its descendants, filled in on leaving.
 
-    Sampled twice a second: looking costs CPU time, too.
+    Sampled every two seconds: looking takes milliseconds of what is measured.
     """
     peak, stop = [0.0], threading.Event()
 
     def watch() -> None:
         me = psutil.Process()
-        while not stop.wait(0.5):
+        while not stop.wait(2):
             total = 0
             for process in [me, *me.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):  # ended between listing and reading: it holds nothing
@@ -86,6 +86,45 @@ def peak_memory() -> Iterator[list[float]]:
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def share_beside(worker: str, begun: float = 15.0) -> Iterator[list[float]]:
+    """Cores that the descendants of this process take beside the one called ``worker``, filled in on leaving.
+
+    Counted once the worker has had ``begun`` seconds of processor time: all of them have started by then.
+    """
+    share, stop = [float("nan")], threading.Event()
+
+    def watch() -> None:
+        first: tuple[float, dict[int, float]] | None = None
+        while not stop.wait(2):
+            used, working = _used(worker)
+            if working >= begun:
+                first = first or (time.perf_counter(), used)
+                if passed := time.perf_counter() - first[0]:
+                    share[0] = sum(used[pid] - first[1].get(pid, 0.0) for pid in used) / passed
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield share
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _used(worker: str) -> tuple[dict[int, float], float]:
+    """Processor seconds of every descendant, and of those called ``worker`` instead."""
+    others, working = {}, 0.0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended between listing and reading
+            spent = sum(process.cpu_times()[:2])
+            if worker in " ".join(process.cmdline()):
+                working += spent
+            else:
+                others[process.pid] = spent
+    return others, working
 
 
 def cpu_model() -> str:

@@ -19,7 +19,7 @@ from jobs import _ray
 from jobs._recipe import Recipe
 from jobs._sections import RayConfig
 from pipelines.loader import ShardDataset, ShardLoader
-from tests.benchmarks.measure import Figure, peak_memory, ratio
+from tests.benchmarks.measure import Figure, peak_memory, ratio, share_beside
 from tests.benchmarks.tiny_data import TINY, Stream, tiny_recipe, tiny_shards
 
 THREADS = (1, 2)
@@ -72,12 +72,13 @@ def _compared(steps: int, threads: int) -> list[Figure]:
         with _ray.session(RayConfig(address="local", num_cpus=2)):
             shards = tiny_shards(Path(temp), recipe).uri
         plain = plain_steps(recipe, shards)[1:]
-        with peak_memory() as peak:
+        with peak_memory() as peak, share_beside("ray::RayTrainWorker") as share:
             ray = statistics.median(ray_train_steps([*TINY, *sets], shards, Path(temp) / "run")[1:])
         median = statistics.median([*plain, *plain_steps(recipe, shards)[1:]])
     note = f"batch {recipe.train.batch_size}, tiny stack, {threads} thread(s)"
     return [
         Figure("pretrain step, plain PyTorch", median, "s", note=note),
         Figure("pretrain step, Ray Train worker", ray, "s", note=f"{note}, peak {peak[0]:.0f} MB with Ray"),
+        Figure("pretrain step: what the processes beside the worker take", 100 * share[0], "% of a core", note=note),
         ratio(f"pretrain step: Ray Train / plain, {threads} thread(s)", ray / median, "<= 1.10"),
     ]
