@@ -26,6 +26,7 @@ from pipelines.stages.base import Bad
 from tests.conftest import ROOT
 from tests.shards.fakes import FakeStage, Join, Read, Result, Upper, chain, folder_source, make, people, write_texts
 from tests.shards.support import assert_exactly_once, build, content, statuses
+from tests.support.ray_nodes import ray_workers
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 RECIPE = {"name": "test"}
@@ -72,6 +73,10 @@ def test_a_run_and_its_repetition(store: Store, src: Path, calm: dict[str, bytes
     again = preprocess(store, folder_source(src), chain(), samples_per_shard=4, recipe=RECIPE)
     assert (again.version, again.shards_done, again.shards_cached) == (1, 0, 12)
     assert [r.to_do for r in dry_run(store, folder_source(src), chain(), samples_per_shard=4)] == [0, 0, 0]
+    end = time.monotonic() + 60
+    while left := ray_workers("Monitor", os.getpid()):
+        assert time.monotonic() < end, f"runs are over, and what counted for them is still there: {left}"
+        time.sleep(0.1)
 
 
 class Meeting(FakeStage):
