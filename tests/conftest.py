@@ -87,6 +87,7 @@ def ray_local(moto_s3: Callable[[], str]) -> Iterator[None]:
     """A Ray of this session's own, two CPUs wide; its workers reach ``moto_s3`` and import this repository."""
     import ray
 
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # as jobs._ray has it for a local Ray
     passed = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
     ray.init(
         address="local",
