@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from e4t_core.storage import Store
 from jobs import __main__ as jobs_main
 from jobs import generate
+from jobs._nightly.compared import compare
+from jobs._nightly.history import History
+from jobs._recipe import load
 from tests.jobs.conftest import everything
 
 LITTLE = (
@@ -26,6 +30,7 @@ LITTLE = (
     "nightly.methods={e4t: {checkpoint: 'bundled:e4t_face'}}",
     "nightly.bootstrap_samples=1000",
 )
+NO_EFFECT = ("nightly.effect=0.0", "nightly.effects={}")
 BROKEN = "method.personalize.tune=none"
 """E4T without its tuning draws people of the right kind, and not the right people."""
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("ray_local")]
@@ -67,11 +72,32 @@ def test_a_night_is_killed_and_goes_on_and_a_broken_method_is_caught(
     assert "Regressed" in Store(tmp_path).read("nightly.html").decode()
 
 
-def test_of_twenty_nights_that_differ_in_the_sampling_seed_at_most_one_alarms(tmp_path: Path) -> None:
-    """Other photos, other tunings, other noise; the same people and weights. Minimal effects hide nothing."""
-    none = ("nightly.effect=0.0", "nightly.effects={}")
-    codes = [night(tmp_path, f"2026-01-{seed:02d}", f"seed={seed}", *none)[0] for seed in range(1, 21)]
-    assert sum(codes) <= 1
+def alarms(out: Path) -> tuple[int, int]:
+    """In how many of all pairs of finished nights the later figure of some score would alarm, and how many there are:
+    each night is compared with each other one as if that had been the last good night."""
+    history = History(Store(out))
+    nights = {night["date"]: {**night, "status": "good"} for night in history.nights()}
+    scores = {date: history.scores(night) for date, night in nights.items()}
+    config = load("nightly_tiny", [*LITTLE, *NO_EFFECT]).nightly
+    verdicts = [
+        compare(config, nights[now]["methods"], scores[now], [nights[before]], lambda night: scores[night["date"]])
+        for before, now in permutations(nights, 2)
+    ]
+    assert all(verdict.findings for verdict in verdicts)
+    return sum(verdict.status == "regressed" for verdict in verdicts), len(verdicts)
+
+
+def test_nights_that_differ_in_the_sampling_seed_alarm_in_at_most_one_of_twenty(tmp_path: Path) -> None:
+    """Other photos, other tunings, other noise; the same people and weights. Minimal effects hide nothing.
+
+    Of a single row of twenty nights little can be said: at half the rate that is allowed, two alarms come in one row of
+    twelve. So every pair of the twenty is judged.
+    """
+    codes = [night(tmp_path, f"2026-01-{seed:02d}", f"seed={seed}", *NO_EFFECT)[0] for seed in range(1, 21)]
+    assert set(codes) <= {0, 1}
+    found, pairs = alarms(tmp_path)
+    assert pairs == 20 * 19
+    assert found <= pairs / 20
 
 
 def test_a_method_is_pre_trained_on_its_own_people_once(tmp_path: Path) -> None:
