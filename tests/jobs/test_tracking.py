@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from jobs._lineage import shown
 from jobs._sections import MlflowConfig
-from jobs._tracking import PARENT_TAG, Tracker, TrackingError, flatten, shown
+from jobs._tracking import PARENT_TAG, Tracker, TrackingError, flatten
 from jobs._tracking.places import absolute, beside
 from tests.support.processes import free_port
 
