@@ -63,55 +63,65 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 @contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """Peak resident MB of this process and its descendants, filled in on leaving.
-
-    Sampled every two seconds: looking takes milliseconds of what is measured.
-    """
-    peak, stop = [0.0], threading.Event()
+def _looking(look: Callable[[], None], every: float) -> Iterator[None]:
+    """Inside, ``look`` is called every so many seconds, in a thread."""
+    stop = threading.Event()
 
     def watch() -> None:
-        me = psutil.Process()
-        while not stop.wait(2):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):  # ended between listing and reading: it holds nothing
-                    total += process.memory_info().rss
-            peak[0] = max(peak[0], total / 1e6)
+        while not stop.wait(every):
+            look()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield peak
+        yield
     finally:
         stop.set()
         thread.join()
 
 
 @contextmanager
-def share_beside(worker: str, begun: float = 15.0) -> Iterator[list[float]]:
-    """Cores that the descendants of this process take beside the one called ``worker``, filled in on leaving.
+def peak_memory(every: float = 0.5) -> Iterator[list[float]]:
+    """Peak resident MB of this process and its descendants, filled in on leaving.
 
-    Counted once the worker has had ``begun`` seconds of processor time: all of them have started by then.
+    Args:
+        every: seconds between two looks. Each takes milliseconds of what is measured: look seldom where every core is
+            wanted.
     """
-    share, stop = [float("nan")], threading.Event()
+    peak, me = [0.0], psutil.Process()
 
-    def watch() -> None:
-        first: tuple[float, dict[int, float]] | None = None
-        while not stop.wait(2):
-            used, working = _used(worker)
-            if working >= begun:
-                first = first or (time.perf_counter(), used)
-                if passed := time.perf_counter() - first[0]:
-                    share[0] = sum(used[pid] - first[1].get(pid, 0.0) for pid in used) / passed
+    def look() -> None:
+        total = 0
+        for process in [me, *me.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended between listing and reading: it holds nothing
+                total += process.memory_info().rss
+        peak[0] = max(peak[0], total / 1e6)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with _looking(look, every):
+        yield peak
+
+
+@contextmanager
+def share_beside(worker: str, begun: float = 15.0) -> Iterator[list[float]]:
+    """Cores that the descendants of this process take beside those called ``worker``, filled in on leaving; NaN if
+    these never worked long enough.
+
+    Args:
+        begun: counted from when they have had so many seconds of processor time: all have started by then.
+    """
+    share = [float("nan")]
+    first: list[tuple[float, dict[int, float]]] = []
+
+    def look() -> None:
+        used, working = _used(worker)
+        if first:
+            since, before = first[0]
+            share[0] = sum(used[pid] - before.get(pid, 0.0) for pid in used) / (time.perf_counter() - since)
+        elif working >= begun:
+            first.append((time.perf_counter(), used))
+
+    with _looking(look, every=2):
         yield share
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _used(worker: str) -> tuple[dict[int, float], float]:

@@ -72,7 +72,7 @@ def _compared(steps: int, threads: int) -> list[Figure]:
         with _ray.session(RayConfig(address="local", num_cpus=2)):
             shards = tiny_shards(Path(temp), recipe).uri
         plain = plain_steps(recipe, shards)[1:]
-        with peak_memory() as peak, share_beside("ray::RayTrainWorker") as share:
+        with peak_memory(every=2) as peak, share_beside("ray::RayTrainWorker") as share:
             ray = statistics.median(ray_train_steps([*TINY, *sets], shards, Path(temp) / "run")[1:])
         median = statistics.median([*plain, *plain_steps(recipe, shards)[1:]])
     note = f"batch {recipe.train.batch_size}, tiny stack, {threads} thread(s)"

@@ -95,7 +95,8 @@ SECTIONS = (
             "DreamBooth": {"steps": "800 to 1,200", "seconds_personalize": "601 to 897"},
             "E4T": {"steps": "5 to 15", "seconds_personalize": "11 to 30"},
         },
-        "Theirs on an A100 at batch 16; ours on a core of a CPU, with steps that suit a model of this size.",
+        "Theirs on an A100 at batch 16; ours on a core of a CPU, with steps that suit a model of this size. Rows of "
+        "different days (last table) are of different hours of one machine: take their seconds as rough.",
     ),
     Section(
         "E4T, figure 4(b): ablations",
