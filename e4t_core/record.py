@@ -58,8 +58,18 @@ def _refuse_ambiguous(value: Any, where: str) -> None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of ``packages``, for lineage (never part of a fingerprint)."""
-    return {name: metadata.version(name) for name in packages}
+    """Installed versions of ``packages``, for lineage (never part of a fingerprint).
+
+    What runs from a folder, as e4t in a Ray job's working directory does, has no version: it is ``not installed``.
+    """
+    return {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass(frozen=True)

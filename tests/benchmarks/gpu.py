@@ -13,6 +13,7 @@ import argparse
 import gc
 import json
 import platform
+import sys
 import time
 from dataclasses import asdict
 from importlib import import_module
@@ -22,9 +23,11 @@ from typing import Any
 import torch
 
 from e4t_core.memory import out_of_memory
+from tests.benchmarks.full_size import personalizing, pretraining
 from tests.benchmarks.full_size.rig import Rig
 from tests.benchmarks.measure import Figure, cpu_model
 
+METHODS = tuple(sorted({*pretraining.METHODS, *(case.method for case in personalizing.CASES)}))
 PARTS = ("stages", "drawing", "concurrent", "pretraining", "personalizing")
 
 
@@ -33,13 +36,18 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="the tiny stack, and few steps")
+    parser.add_argument("--methods", help="of pretraining and personalizing only these, separated by commas")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too, part by part")
     args = parser.parse_args()
     unknown = set(args.parts) - set(PARTS)
     if unknown:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     figures: list[Figure] = []
-    rig = Rig(torch.device(args.device), args.small)
+    methods = frozenset(args.methods.split(",")) if args.methods else None
+    strange = (methods or frozenset()) - set(METHODS)
+    if strange:
+        parser.error(f"no method {', '.join(sorted(strange))}; there are {', '.join(METHODS)}")
+    rig = Rig(torch.device(args.device), args.small, methods)
     for name in args.parts:
         print(f"# {name}", flush=True)
         started = time.perf_counter()
@@ -47,7 +55,7 @@ def main() -> int:
             print(figure.line(), flush=True)
             figures.append(figure)
             if args.out:
-                _write(args.out, args.small, figures)
+                _write(args.out, figures)
         print(f"  ({time.perf_counter() - started:.0f} s)", flush=True)
         gc.collect()
     return 0
@@ -63,11 +71,11 @@ def _part(name: str, rig: Rig) -> Any:
         print(f"  {name} stops here: {str(error).splitlines()[0]}", flush=True)
 
 
-def _write(out: Path, small: bool, figures: list[Figure]) -> None:
+def _write(out: Path, figures: list[Figure]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     head = {
-        "command": "python -m tests.benchmarks.gpu" + " --small" * small,
+        "command": " ".join(["python -m tests.benchmarks.gpu", *sys.argv[1:]]),
         "hardware": gpu or cpu_model(),
         "host": cpu_model(),
         "torch": torch.__version__,

@@ -30,6 +30,22 @@ def test_every_part_gives_figures(
     assert {one["ok"] for one in told["figures"] if one["bound"]} <= {True, False}
 
 
+def test_only_the_methods_that_are_named_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("pretraining", "personalizing", "--methods", "taming_encoder", "--out", str(tmp_path / "gpu.json"))
+    assert call(monkeypatch, *words, "--small", "--device", "cpu") == 0
+    names = [one["name"] for one in json.loads((tmp_path / "gpu.json").read_text())["figures"]]
+    assert len(names) >= 3
+    assert all("taming_encoder" in name for name in names)
+
+
+def test_an_unknown_method_is_refused_by_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "pretraining", "--methods", "tamed")
+    assert "no method tamed; there are domain_agnostic, dreambooth, e4t" in capsys.readouterr().err
+
+
 def test_an_unknown_part_is_refused_by_name(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e4t_core.errors import DataError
-from e4t_core.record import Record, canonical_json, fingerprint
+from e4t_core.record import Record, canonical_json, fingerprint, versions
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -47,3 +47,9 @@ def test_record_round_trip_and_newer_schema() -> None:
         Record.from_json(newer, "x")
     with pytest.raises(DataError, match="x holds no e4t record"):
         Record.from_json("{}", "x")
+
+
+def test_what_runs_from_a_folder_is_recorded_as_not_installed() -> None:
+    found = versions("numpy", "no-such-distribution")
+    assert found["no-such-distribution"] == "not installed"
+    assert found["numpy"][0].isdigit()

@@ -20,7 +20,7 @@ STEPS, WARM = 6, 3
 
 def run(rig: Rig) -> Iterator[Figure]:
     """With checkpointing and without; E4T's also with CLIP and VAE in the step, as it is without shards."""
-    for name in METHODS:
+    for name in filter(rig.wants, METHODS):
         for checkpointing in (False, True):
             try:
                 stored = _measured(rig, name, checkpointing)

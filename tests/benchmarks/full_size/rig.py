@@ -35,10 +35,16 @@ class Rig:
     Attributes:
         device: where.
         small: the tiny stack instead of Stable Diffusion 1.5.
+        methods: those whose rows are wanted; all if None.
     """
 
     device: torch.device
     small: bool
+    methods: frozenset[str] | None = None
+
+    def wants(self, method: str) -> bool:
+        """Whether this method's rows are measured."""
+        return self.methods is None or method in self.methods
 
     def recipe(self, method: str, *sets: str) -> Recipe:
         """The committed recipe of a method at this size, with changes."""
