@@ -212,6 +212,8 @@ class NightlyConfig(Config):
         pins: what data and weights must be: ``data``, ``backbone``, ``clip``, ``metrics.NAME`` or ``methods.NAME``
             (a checkpoint) -> its fingerprint. `nightly --dry-run` shows those there are.
         alpha: family-wise error rate over all scores of all methods.
+        confirm: good nights, the last one and those before it, whose mean has to confirm what moved; 1 takes the last
+            one's word. Nights before one in which the score moved do not count.
         effects: score -> the smallest drop that matters, in its own unit; held-out scores take that of their score.
             ``scored`` is for the share of an identity's images that could be scored.
         effect: the same for scores that are not named.
@@ -225,6 +227,7 @@ class NightlyConfig(Config):
     people: dict[str, Any] = Field(default_factory=dict)
     pins: dict[str, str] = Field(default_factory=dict)
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    confirm: Count = 5
     effects: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     effect: Annotated[float, Field(ge=0)] = 0.01
     bootstrap_samples: Annotated[int, Field(ge=100)] = 5000

@@ -1,16 +1,17 @@
-"""A night's scores beside those of the last good night that measured the same with the same."""
+"""A night's scores beside those of the last good nights that measured the same with the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from e4t_core.metrics import _statistics
-from jobs._nightly.decision import Figure, Finding, decide
-from jobs._nightly.history import Night, Scores, last_good, newest
+from jobs._nightly.decision import Figure, Finding, confirm, decide
+from jobs._nightly.history import Night, Scores, good_nights, newest, since_it_moved
 from jobs._run_folder import differences
 from jobs._scores import HELD_OUT, SCORE
 from jobs._sections import NightlyConfig
@@ -43,24 +44,37 @@ def compare(
 ) -> Verdict:
     """Compare each method with the last good night that has its fingerprint, all scores in one test.
 
+    What moved has to be confirmed by the mean of up to ``config.confirm`` good nights, the last one among them.
+
     Args:
         methods: what the history keeps of each, ``facts``, ``fingerprint`` and ``settings`` among it.
         scores: tonight's.
         before: earlier nights, oldest first.
         scores_of: a night's.
     """
-    bases = {name: last_good(before, name, method["fingerprint"]) for name, method in methods.items()}
-    there = {night["date"]: scores_of(night) for night in bases.values() if night}
+    good = {name: good_nights(before, name, method["fingerprint"]) for name, method in methods.items()}
+    there = {night["date"]: scores_of(night) for nights in good.values() for night in nights[-config.confirm :]}
     figures = [
         figure
-        for name, night in bases.items()
-        if night
-        for figure in _figures(config, name, methods[name]["scores"], there[night["date"]].get(name, {}), scores[name])
+        for name, nights in good.items()
+        if nights
+        for figure in _figures(
+            config, name, methods[name]["scores"], there[nights[-1]["date"]].get(name, {}), scores[name]
+        )
     ]
-    findings = decide(figures, alpha=config.alpha, samples=config.bootstrap_samples)
+    usual = [
+        replace(
+            figure, before=_usual([there[night["date"]][figure.method].get(figure.metric, {}) for night in several])
+        )
+        for figure in figures
+        if len(several := since_it_moved(good[figure.method], figure.method, figure.metric)[-config.confirm :]) > 1
+    ]
+    decided = partial(decide, alpha=config.alpha, samples=config.bootstrap_samples)
+    findings = confirm(decided(figures), decided(usual))
     dropped = any(finding.verdict == "drop" for finding in findings)
     status = "regressed" if dropped else "good" if figures else "first"
-    return Verdict(status, findings, {name: _basis(name, methods[name], bases[name], before) for name in methods})
+    basis = {name: _basis(name, method, good[name], before) for name, method in methods.items()}
+    return Verdict(status, findings, basis)
 
 
 def _figures(
@@ -83,14 +97,21 @@ def _figures(
     return out
 
 
+def _usual(nights: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of several nights, of the identities that all of them have."""
+    everywhere = set.intersection(*map(set, nights))
+    return {who: sum(night[who] for night in nights) / len(nights) for who in everywhere}
+
+
 def effect(config: NightlyConfig, metric: str) -> float:
     """The smallest change of a score that matters."""
     name = "scored" if metric.endswith(SCORED) else metric
     return config.effects.get(name, config.effects.get(name.removesuffix(HELD_OUT), config.effect))
 
 
-def _basis(name: str, method: Mapping[str, Any], base: Night | None, before: Sequence[Night]) -> dict[str, Any]:
-    if base is not None:
+def _basis(name: str, method: Mapping[str, Any], good: Sequence[Night], before: Sequence[Night]) -> dict[str, Any]:
+    if good:
+        base = good[-1]
         changes = differences(base["methods"][name]["settings"], method["settings"])
         return {"compared_with": base["date"], "not_compared": None, "changes": _since(changes, base["date"])}
     last = newest(before, name)

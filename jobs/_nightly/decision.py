@@ -15,6 +15,10 @@ same thing), exactly and for any number of identities, where resampling with rep
 of them and breaks down on figures that are nearly always 0 (images in which no face was found). It is two-sided: gains
 are told by the same test, and a false alarm, which is a drop, comes in about alpha / 2 of the nights.
 
+A night that was lucky makes the next one look like a drop. So what moved has to be confirmed (:func:`confirm`), by the
+same test against the mean of the good nights since the score last moved: a drop that is real is plainer against several
+nights than against one, and the luck of one is not in their mean.
+
 The interval that goes with a difference is the ordinary paired bootstrap's of that figure alone, as in reports.
 """
 
@@ -22,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +34,7 @@ from numpy.typing import NDArray
 
 from e4t_core.metrics._statistics import bootstrap_difference
 
-Verdict = Literal["drop", "gain", "same", "unknown"]
+Verdict = Literal["drop", "gain", "same", "unconfirmed", "unknown"]
 Array = NDArray[np.floating[Any]]
 _ROWS = 256
 """Resamples in memory at once."""
@@ -69,8 +73,10 @@ class Finding:
         low, high: paired bootstrap interval of ``change``, of this figure alone; None if nothing can be said.
         p: family-wise, over all figures of the night; None if ``unknown``.
         identities: how many are paired.
-        verdict: ``drop`` or ``gain`` if it moved, significantly and by more than ``effect``; ``unknown`` where fewer
-            identities than :func:`fewest` are paired.
+        verdict: ``drop`` or ``gain`` if it moved, significantly and by more than ``effect``; ``unconfirmed`` if it did
+            so from the night before and not from several; ``unknown`` where fewer identities than :func:`fewest` are
+            paired.
+        usual: mean over several good nights before, where there are several, and over the identities of all of them.
     """
 
     method: str
@@ -85,6 +91,7 @@ class Finding:
     effect: float
     identities: int
     verdict: Verdict
+    usual: float | None = None
 
 
 def fewest(alpha: float) -> int:
@@ -104,6 +111,23 @@ def decide(figures: Sequence[Figure], *, alpha: float, samples: int, seed: int =
     tested = [i for i, pair in enumerate(pairs) if len(pair) >= fewest(alpha)]
     p = dict(zip(tested, _p_values([pairs[i] for i in tested], samples, seed), strict=True))
     return [_finding(figure, pairs[i], p.get(i), alpha, samples, seed) for i, figure in enumerate(figures)]
+
+
+def confirm(findings: Sequence[Finding], usual: Sequence[Finding]) -> list[Finding]:
+    """Findings against one night beside those of the same figures against the mean of several, of such as have several.
+
+    A drop or gain stays one if the mean says the same, or cannot say: too few identities are in all of those nights.
+    """
+    against = {(finding.method, finding.metric): finding for finding in usual}
+    return [_confirmed(finding, against.get((finding.method, finding.metric))) for finding in findings]
+
+
+def _confirmed(finding: Finding, usual: Finding | None) -> Finding:
+    if usual is None:
+        return finding
+    moved = finding.verdict in ("drop", "gain")
+    stands = usual.verdict in (finding.verdict, "unknown")
+    return replace(finding, usual=usual.before, verdict="unconfirmed" if moved and not stands else finding.verdict)
 
 
 def _paired(figure: Figure) -> dict[str, float]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -165,10 +165,18 @@ def good(night: Night) -> bool:
     return night["status"] != "regressed" or night["accepted"] is not None
 
 
-def last_good(nights: Iterable[Night], method: str, fingerprint: str) -> Night | None:
-    """The newest good night in which ``method`` had this fingerprint."""
-    fitting = [n for n in nights if good(n) and n["methods"].get(method, {}).get("fingerprint") == fingerprint]
-    return fitting[-1] if fitting else None
+def good_nights(nights: Iterable[Night], method: str, fingerprint: str) -> list[Night]:
+    """Those in which ``method`` had this fingerprint, in their order; the last is what a night is compared with."""
+    return [n for n in nights if good(n) and n["methods"].get(method, {}).get("fingerprint") == fingerprint]
+
+
+def since_it_moved(nights: Sequence[Night], method: str, metric: str) -> list[Night]:
+    """Of a method's good nights the last in a row that go on from one in which the score moved, that one included."""
+    for i in range(len(nights) - 1, 0, -1):
+        found = (f for f in nights[i]["findings"] if (f["method"], f["metric"]) == (method, metric))
+        if any(finding["verdict"] in ("drop", "gain") for finding in found):
+            return list(nights[i:])
+    return list(nights)
 
 
 def newest(nights: Iterable[Night], method: str) -> Night | None:

@@ -72,7 +72,7 @@ class Runner:
     def asked(self) -> dict[str, Any]:
         """Everything that decides the night: two starts of a date must agree on it."""
         config = self.config.dump()
-        judged = {key: config[key] for key in ("alpha", "effects", "effect", "bootstrap_samples", "pins")}
+        judged = {key: config[key] for key in ("alpha", "confirm", "effects", "effect", "bootstrap_samples", "pins")}
         methods = {
             e.name: {
                 "checkpoint": e.given,
@@ -190,7 +190,11 @@ class Runner:
             "seed": self.recipe.seed,
             "status": verdict.status,
             "findings": [asdict(finding) for finding in verdict.findings],
-            "test": {"alpha": self.config.alpha, "samples": self.config.bootstrap_samples},
+            "test": {
+                "alpha": self.config.alpha,
+                "samples": self.config.bootstrap_samples,
+                "confirm": self.config.confirm,
+            },
             "methods": {name: {**methods[name], **verdict.basis[name]} for name in methods},
             "report": report,
             "finished": time.time(),

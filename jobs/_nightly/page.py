@@ -56,6 +56,7 @@ def _kind(night: Night) -> str:
 def _moved(finding: dict[str, Any]) -> dict[str, Any]:
     return {
         **finding,
+        "usual": finding.get("usual"),  # nights of before there was one have none
         "change": words.signed(finding["change"]),
         "p": night_words.chance(finding["p"]),
         "range": "" if finding["low"] is None else f"{words.signed(finding['low'])} to {words.signed(finding['high'])}",

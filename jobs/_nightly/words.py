@@ -8,7 +8,8 @@ from typing import Any
 from jobs._nightly.history import Night
 
 _SIGNS = {"good": "\N{LARGE GREEN CIRCLE}", "first": "\N{LARGE BLUE CIRCLE}", "regressed": "\N{LARGE RED CIRCLE}"}
-_HEAD = ("method", "score", "before", "now", "change", "95 % interval", "p", "matters from", "people", "")
+_HEAD = ("method", "score", "usual", "before", "now", "change", "95 % interval", "p", "matters from", "people", "")
+_INTERVAL = _HEAD[6]
 
 
 def sentence(night: Night) -> str:
@@ -29,7 +30,7 @@ def table(night: Night, every: bool = False) -> list[str]:
     if not shown:
         return []
     percent = f"{100 * (1 - night['test']['alpha']):.3g} % interval"
-    head = [percent if cell == _HEAD[5] else cell for cell in _HEAD]
+    head = [percent if cell == _INTERVAL else cell for cell in _HEAD]
     rows = [head, *(_row(finding) for finding in shown)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     left = (0, 1, len(head) - 1)
@@ -46,6 +47,7 @@ def _row(finding: dict[str, Any]) -> list[str]:
     return [
         finding["method"],
         finding["title"],
+        _number(finding.get("usual")),
         _number(finding["before"]),
         _number(finding["now"]),
         _number(finding["change"], "+.3f"),
