@@ -8,20 +8,29 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from jobs._report.inputs import Entry
+from jobs._report.inputs import Entry, likeness_of
 
 _INCHES, _DPI = (6.4, 4.8), 120
 
 
 def trade_off(entries: Sequence[Entry]) -> bytes:
-    """PNG: a point for each entry, its first score over its prompt score (E4T fig. 4a), with both intervals.
+    """PNG: a point for each entry, its likeness over its prompt score (E4T fig. 4a), with both intervals.
 
     Entries that were not scored are left out; with a single kind of score there is one axis alone.
     """
+    out = io.BytesIO()
+    drawn(entries).savefig(out, format="png")
+    return out.getvalue()
+
+
+def drawn(entries: Sequence[Entry]) -> Figure:
+    """The picture itself."""
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     axes = figure.subplots()
+    likeness = likeness_of(entries)
     for entry in entries:
-        x, y = _axes(entry)
+        y = entry.scores[likeness] if likeness else next(iter(entry.scores.values()))
+        x = entry.scores.get("clip_t", y)
         if x["mean"] is None or y["mean"] is None:
             continue
         axes.errorbar(x["mean"], y["mean"], xerr=_reach(x), yerr=_reach(y), fmt="o", capsize=3, label=entry.label)
@@ -29,16 +38,7 @@ def trade_off(entries: Sequence[Entry]) -> bytes:
         axes.set_ylabel(y["title"])
     if axes.has_data():
         axes.legend(loc="best", fontsize="small")
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
-
-
-def _axes(entry: Entry) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The prompt's score, and the first of likeness."""
-    scores = entry.scores
-    likeness = next(iter(scores.values()))
-    return scores.get("clip_t", likeness), likeness
+    return figure
 
 
 def _reach(score: dict[str, Any]) -> list[list[float]] | None:

@@ -10,7 +10,7 @@ import numpy as np
 from jobs._aggregates import norm_curves
 from jobs._report import plots, words
 from jobs._report.grid import Grid
-from jobs._report.inputs import Entry
+from jobs._report.inputs import Entry, likeness_of
 
 _MOST_DOTS, _MOST_CURVES = 300, 40
 """Identities that are drawn of each entry, evenly spread over all of them."""
@@ -23,7 +23,7 @@ def triple(score: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 def pareto(entries: Sequence[Entry], grid: Grid) -> dict[str, Any] | None:
     """Likeness over prompt agreement (E4T fig. 4a, 4b); None if the evaluation scores neither of a pair."""
-    y = next((c for c in ("identity", "clip_i") if all(c in e.scores for e in entries)), None)
+    y = likeness_of(entries)
     scored = [
         e
         for e in entries

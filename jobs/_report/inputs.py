@@ -158,6 +158,11 @@ def photos_of(identity: str, entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(key for entry in entries for key in entry.learned_from.get(identity, ())))
 
 
+def likeness_of(entries: Sequence[Entry]) -> str | None:
+    """The score that stands for likeness where entries are shown together: the first that all of them have."""
+    return next((score for score in ("identity", "clip_i") if all(score in entry.scores for entry in entries)), None)
+
+
 def _likeness_first(scores: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(scores.items(), key=lambda item: not item[0].startswith("identity")))
 

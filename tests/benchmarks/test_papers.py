@@ -81,8 +81,17 @@ def test_the_page_has_ours_and_theirs_and_every_claim(results: Results) -> None:
 def test_pictures_stand_where_there_are_points_to_compare(results: Results) -> None:
     text = page(results, "the command")
     ((file, entries),) = plots(results).values()
-    assert [entry.label for entry in entries] == ["dreambooth", "e4t", "textual_inversion"]
+    assert [entry.label for entry in entries] == ["e4t", "textual_inversion", "dreambooth"]  # the table's rows
     assert text.count("![") == text.count(f"]({file})") == 1
+
+
+def test_a_picture_has_the_points_of_its_table_alone(results: Results, tmp_path: Path) -> None:
+    """Others of the study are of other people, or belong to another figure."""
+    first = sorted((results.folder / "benchmark").iterdir())[0]
+    for place in ("benchmark/e4t", "benchmark/lora", "benchmark/taming_encoder"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{place}.parquet").write_bytes(first.read_bytes())
+    assert [entry.label for entry in plots(Results(tmp_path))["fig4a"][1]] == ["e4t", "lora"]
 
 
 def test_figures_are_kept_without_pictures_and_places(results: Results) -> None:

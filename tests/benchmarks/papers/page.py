@@ -187,15 +187,19 @@ SECTIONS = (
 
 
 _PLOTS = {
-    "fig4a": ("papers_e4t_4a.png", "benchmark"),
-    "fig4b": ("papers_e4t_4b.png", "e4t"),
-    "da5b": ("papers_domain_agnostic_5b.png", "domain_agnostic"),
+    "fig4a": "papers_e4t_4a.png",
+    "fig4b": "papers_e4t_4b.png",
+    "da5b": "papers_domain_agnostic_5b.png",
 }
 
 
 def plots(results: Results) -> dict[str, tuple[str, list[Entry]]]:
-    """Section -> its picture's file beside the page, and the points on it; one point alone is no plot."""
-    found = {claims: (file, list(results.found[study].values())) for claims, (file, study) in _PLOTS.items()}
+    """Section -> its picture's file beside the page, and the points on it, its rows; one point alone is no plot."""
+    found = {
+        section.claims: (_PLOTS[section.claims], [e for place in section.rows.values() if (e := results.entry(place))])
+        for section in SECTIONS
+        if section.claims in _PLOTS
+    }
     return {claims: plot for claims, plot in found.items() if len(plot[1]) > 1}
 
 
