@@ -63,9 +63,7 @@ def compare(
         )
     ]
     usual = [
-        replace(
-            figure, before=_usual([there[night["date"]][figure.method].get(figure.metric, {}) for night in several])
-        )
+        replace(figure, before=_usual([_values(there[night["date"]], figure) for night in several]))
         for figure in figures
         if len(several := since_it_moved(good[figure.method], figure.method, figure.metric)[-config.confirm :]) > 1
     ]
@@ -95,6 +93,10 @@ def _figures(
         higher = counted or bool(score["higher_is_better"])
         out.append(Figure(method, metric, title, then, values, effect(config, metric), higher))
     return out
+
+
+def _values(scores: Scores, figure: Figure) -> Mapping[str, float]:
+    return scores.get(figure.method, {}).get(figure.metric, {})
 
 
 def _usual(nights: Sequence[Mapping[str, float]]) -> dict[str, float]:

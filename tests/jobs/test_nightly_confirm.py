@@ -93,6 +93,14 @@ def test_an_accepted_drop_is_the_new_usual() -> None:
     assert row.add(steady(0.3, 5)).findings[0].usual == pytest.approx(0.3 + 0.1 * np.arange(PEOPLE).mean(), abs=0.01)
 
 
+def test_a_night_in_which_nobody_was_scored_confirms_nothing_and_hides_nothing() -> None:
+    row = Row(5)
+    for seed in range(3):
+        row.add(steady(0.5, seed))
+    row.scores["2026-01-02"] = {}  # as the history gives back a night without a single value
+    assert row.add(steady(0.3, 3)).status == "regressed"
+
+
 def test_luck_is_shown_as_unconfirmed_and_is_no_alarm() -> None:
     row, rng = Row(5), np.random.default_rng(0)
     for _ in range(4):
