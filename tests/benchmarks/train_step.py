@@ -1,4 +1,4 @@
-"""A pre-training step in a Ray Train worker against the same step in plain PyTorch, both with the same OpenMP.
+"""A pre-training step in a Ray Train worker against the same step in plain PyTorch, each as its users have it.
 
 python -m tests.benchmarks train_step
 """
@@ -18,19 +18,20 @@ from pathlib import Path
 
 import torch
 
+import jobs
 from e4t_core.backbones import load_backbone, load_clip
 from e4t_core.training import train
 from jobs import _ray
 from jobs._recipe import Recipe
 from jobs._sections import RayConfig
+from jobs._spinning import LONG
 from pipelines.loader import ShardDataset, ShardLoader
 from tests.benchmarks.measure import Figure, peak_memory, ratio, share_beside
 from tests.benchmarks.tiny_data import TINY, Stream, tiny_recipe, tiny_shards
 
-OURS, TORCHS = "2000", "300000"
-"""``GOMP_SPINCOUNT`` as jobs set it, for cores that are shared, and as OpenMP has it where nobody sets it."""
-CASES = ((1, OURS), (2, OURS), (2, TORCHS))
-"""Threads and spins. One thread leaves a core to Ray's own processes; two is what the tiny recipe uses."""
+CASES = ((1, None), (2, None), (2, "2000"))
+"""Threads, and ``GOMP_SPINCOUNT`` of both sides: set by nobody, or as jobs set it where cores are shared. One thread
+leaves a core to Ray's own processes; two is what the tiny recipe uses."""
 LOG_EVERY = 5
 SETTINGS = (f"train.log_every={LOG_EVERY}", "train.checkpoint_every=100000")
 
@@ -56,21 +57,28 @@ def plain_steps(recipe: Recipe, shards: str) -> list[float]:
     return [(b - a) / (there - here) for (here, a), (there, b) in pairwise(marks)]
 
 
-def plain_alone(sets: Sequence[str], shards: str, spin: str, at_once: int = 1) -> list[float]:
-    """Median step of so many processes of the plain loop at once. OpenMP reads its settings when a process starts."""
+def environment(spin: str | None) -> dict[str, str]:
+    """This process's, with ``spin`` or none: what it has itself is from importing jobs, unless a user set it."""
+    kept = {k: v for k, v in os.environ.items() if k != jobs.SPIN or not jobs.SPIN_IS_OURS}
+    return kept if spin is None else {**kept, jobs.SPIN: spin}
+
+
+def plain_alone(sets: Sequence[str], shards: str, spin: str | None, at_once: int = 1) -> list[float]:
+    """Median step of so many processes of the plain loop at once. OpenMP reads its settings when a process starts, and
+    these import jobs, which would set its own."""
     command = [sys.executable, "-m", "tests.benchmarks.train_step", shards, *sets]
-    environment = {**os.environ, "GOMP_SPINCOUNT": spin}
-    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(at_once)]
+    env = environment(spin or LONG)
+    running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(at_once)]
     texts = [process.communicate()[0] for process in running]
     return [float(text.split("STEP ")[1]) for text in texts]
 
 
-def ray_train_steps(recipe_sets: list[str], shards: str, out: Path, spin: str = OURS) -> list[float]:
+def ray_train_steps(recipe_sets: list[str], shards: str, out: Path, spin: str | None = None) -> list[float]:
     """The same as the pretrain job logs it."""
     sets = [word for text in recipe_sets for word in ("--set", text)]
     subprocess.run(
         [sys.executable, "-m", "jobs", "pretrain", "--recipe", "tiny", *sets, "--shards", shards, "--out", str(out)],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, "GOMP_SPINCOUNT": spin},
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(spin),
     )  # fmt: skip
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [line["seconds_per_step"] for line in lines]
@@ -81,7 +89,7 @@ def run(quick: bool) -> list[Figure]:
     return [figure for threads, spin in CASES for figure in _compared(15 if quick else 40, threads, spin)]
 
 
-def _compared(steps: int, threads: int, spin: str) -> list[Figure]:
+def _compared(steps: int, threads: int, spin: str | None) -> list[Figure]:
     sets = [f"train.steps={steps}", f"workers.threads={threads}", *SETTINGS]
     recipe = tiny_recipe(*sets)
     with tempfile.TemporaryDirectory() as temp:
@@ -91,7 +99,8 @@ def _compared(steps: int, threads: int, spin: str) -> list[Figure]:
         with peak_memory(every=2) as peak, share_beside("ray::RayTrainWorker") as share:
             ray = statistics.median(ray_train_steps([*TINY, *sets], shards, Path(temp) / "run", spin)[1:])
         plain = statistics.mean([*before, *plain_alone(sets, shards, spin)])
-    note = f"batch {recipe.train.batch_size}, tiny stack, {threads} thread(s), GOMP_SPINCOUNT={spin}"
+    spins = "as shipped" if spin is None else f"GOMP_SPINCOUNT={spin}"
+    note = f"batch {recipe.train.batch_size}, tiny stack, {threads} thread(s), {spins}"
     return [
         Figure("pretrain step, plain PyTorch", plain, "s", note=note),
         Figure("pretrain step, Ray Train worker", ray, "s", note=f"{note}, peak {peak[0]:.0f} MB with Ray"),
