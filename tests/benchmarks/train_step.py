@@ -29,9 +29,10 @@ from pipelines.loader import ShardDataset, ShardLoader
 from tests.benchmarks.measure import Figure, peak_memory, ratio, share_beside
 from tests.benchmarks.tiny_data import TINY, Stream, tiny_recipe, tiny_shards
 
-CASES = ((1, None), (2, None), (2, "2000"))
-"""Threads, and ``GOMP_SPINCOUNT`` of both sides: set by nobody, or as jobs set it where cores are shared. One thread
-leaves a core to Ray's own processes; two is what the tiny recipe uses."""
+THREADS = (1, 2)
+"""One leaves a core to Ray's own processes; two is what the tiny recipe uses."""
+ROUNDS = 5
+"""Two runs of the same differ by 5 % and more, so both are measured so often, in turns."""
 LOG_EVERY = 5
 SETTINGS = (f"train.log_every={LOG_EVERY}", "train.checkpoint_every=100000")
 
@@ -57,28 +58,23 @@ def plain_steps(recipe: Recipe, shards: str) -> list[float]:
     return [(b - a) / (there - here) for (here, a), (there, b) in pairwise(marks)]
 
 
-def environment(spin: str | None) -> dict[str, str]:
-    """This process's, with ``spin`` or none: what it has itself is from importing jobs, unless a user set it."""
-    kept = {k: v for k, v in os.environ.items() if k != jobs.SPIN or not jobs.SPIN_IS_OURS}
-    return kept if spin is None else {**kept, jobs.SPIN: spin}
-
-
-def plain_alone(sets: Sequence[str], shards: str, spin: str | None, at_once: int = 1) -> list[float]:
-    """Median step of so many processes of the plain loop at once. OpenMP reads its settings when a process starts, and
-    these import jobs, which would set its own."""
+def plain_alone(sets: Sequence[str], shards: str, spin: str, at_once: int = 1) -> list[float]:
+    """Median step of so many processes of the plain loop at once. OpenMP reads its settings when a process starts."""
     command = [sys.executable, "-m", "tests.benchmarks.train_step", shards, *sets]
-    env = environment(spin or LONG)
+    env = {**os.environ, jobs.SPIN: spin}  # these processes import jobs, which would set its own
     running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(at_once)]
     texts = [process.communicate()[0] for process in running]
     return [float(text.split("STEP ")[1]) for text in texts]
 
 
-def ray_train_steps(recipe_sets: list[str], shards: str, out: Path, spin: str | None = None) -> list[float]:
+def ray_train_steps(recipe_sets: list[str], shards: str, out: Path) -> list[float]:
     """The same as the pretrain job logs it."""
     sets = [word for text in recipe_sets for word in ("--set", text)]
+    # as a user starts it: what this process has is from importing jobs, unless the user set it
+    env = {k: v for k, v in os.environ.items() if k != jobs.SPIN or not jobs.SPIN_IS_OURS}
     subprocess.run(
         [sys.executable, "-m", "jobs", "pretrain", "--recipe", "tiny", *sets, "--shards", shards, "--out", str(out)],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(spin),
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env,
     )  # fmt: skip
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [line["seconds_per_step"] for line in lines]
@@ -86,26 +82,33 @@ def ray_train_steps(recipe_sets: list[str], shards: str, out: Path, spin: str | 
 
 def run(quick: bool) -> list[Figure]:
     """Median step of both, the first ones (compilation, caches) left out."""
-    return [figure for threads, spin in CASES for figure in _compared(15 if quick else 40, threads, spin)]
+    steps, rounds = (15, 1) if quick else (40, ROUNDS)
+    return [figure for threads in THREADS for figure in _compared(steps, rounds, threads)]
 
 
-def _compared(steps: int, threads: int, spin: str | None) -> list[Figure]:
+def _compared(steps: int, rounds: int, threads: int) -> list[Figure]:
     sets = [f"train.steps={steps}", f"workers.threads={threads}", *SETTINGS]
     recipe = tiny_recipe(*sets)
+    plain, ours, shares, peaks = [], [], [], []
     with tempfile.TemporaryDirectory() as temp:
         with _ray.session(RayConfig(address="local", num_cpus=2)):
             shards = tiny_shards(Path(temp), recipe).uri
-        before = plain_alone(sets, shards, spin)
-        with peak_memory(every=2) as peak, share_beside("ray::RayTrainWorker") as share:
-            ray = statistics.median(ray_train_steps([*TINY, *sets], shards, Path(temp) / "run", spin)[1:])
-        plain = statistics.mean([*before, *plain_alone(sets, shards, spin)])
-    spins = "as shipped" if spin is None else f"GOMP_SPINCOUNT={spin}"
-    note = f"batch {recipe.train.batch_size}, tiny stack, {threads} thread(s), {spins}"
+        for number in range(rounds):
+            plain.extend(plain_alone(sets, shards, LONG))
+            with peak_memory(every=2) as peak, share_beside("ray::RayTrainWorker") as share:
+                steps_of_ray = ray_train_steps([*TINY, *sets], shards, Path(temp) / f"run-{number}")
+            ours.append(statistics.median(steps_of_ray[1:]))
+            shares.append(share[0])
+            peaks.append(peak[0])
+    ratios = [ray / torchs for ray, torchs in zip(ours, plain, strict=True)]
+    note = f"batch {recipe.train.batch_size}, tiny stack, {threads} thread(s), median of {rounds}"
+    spread = f"{note}; {min(ratios):.2f} to {max(ratios):.2f}"
+    beside = 100 * statistics.median(shares)
     return [
-        Figure("pretrain step, plain PyTorch", plain, "s", note=note),
-        Figure("pretrain step, Ray Train worker", ray, "s", note=f"{note}, peak {peak[0]:.0f} MB with Ray"),
-        Figure("pretrain step: what the processes beside the worker take", 100 * share[0], "% of a core", note=note),
-        ratio(f"pretrain step: Ray Train / plain, {threads} thread(s)", ray / plain, "<= 1.10", note=note),
+        Figure("pretrain step, plain PyTorch", statistics.median(plain), "s", note=note),
+        Figure("pretrain step, Ray Train worker", statistics.median(ours), "s", note=f"{note}, {max(peaks):.0f} MB"),
+        Figure("pretrain step: what the processes beside the worker take", beside, "% of a core", note=note),
+        ratio(f"pretrain step: Ray Train / plain, {threads} thread(s)", statistics.median(ratios), "<= 1.10", spread),
     ]
 
 
