@@ -33,6 +33,8 @@ SMALL = (
     "personalize.max_identities=2", "evaluate.bootstrap_samples=50",
 )  # fmt: skip
 LiDB = ("stages.lidb.tune.steps=2",)
+JUDGED = ("source.identities=6", "personalize.max_identities=6")
+"""A night refuses fewer people than could show a drop."""
 
 
 def in_miniature(words: Sequence[str], bucket: str) -> list[str]:
@@ -46,7 +48,7 @@ def in_miniature(words: Sequence[str], bucket: str) -> list[str]:
             recipe = value = TINY[value]
         if not (flag == "--set" and value.startswith(REAL)):
             out += [flag, value.replace("s3://e4t", bucket)]
-    small = SMALL + (LiDB if recipe.startswith("hyperdreambooth") else ())
+    small = SMALL + (LiDB if recipe.startswith("hyperdreambooth") else ()) + (JUDGED if out[0] == "nightly" else ())
     return [*out, *(word for text in small for word in ("--set", text)), "--json"]
 
 

@@ -107,8 +107,8 @@ def test_variants_are_compared_on_one_page(tmp_path: Path, ray_local: None) -> N
     words = ("--out", str(tmp_path), "--only", "full,no_tuning")
     done = ablate(*words)
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "e4t (full)" in page
-    assert "e4t (no_tuning)" in page
+    assert "e4t: full, no_tuning" in page
+    assert [label for label in ("full", "no_tuning") if f"</span>{label}</th>" in page] == ["full", "no_tuning"]
     assert len(list((tmp_path / "pretrained").glob("*/module.safetensors"))) == 1
     assert set(done["variants"]) == {"full", "no_tuning"}  # type: ignore[call-overload]
     before = everything(tmp_path / "adapters")

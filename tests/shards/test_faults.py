@@ -262,7 +262,7 @@ def test_a_bad_network_costs_time_and_nothing_else(
     seed: int, moto_s3: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, src = moto_s3() + "/store", tmp_path / "src"
-    people(src, 6)
+    people(src, 16)  # about 240 requests: each fault happens, but in one round of 30,000
     build(Store(tmp_path / "calm"), folder_source(src), chain())
     proxy = FlakyProxy(os.environ["AWS_ENDPOINT_URL"], dict.fromkeys(FAULTS, 0.05), seed)
     with through(proxy, monkeypatch):
