@@ -55,7 +55,7 @@ def in_miniature(words: Sequence[str], bucket: str) -> list[str]:
 def by_kuberay(cluster: Cluster, entrypoint: str) -> subprocess.CompletedProcess[str]:
     """As the submitter of a RayJob does it: the entrypoint pasted into the command of a shell."""
     submit = f"ray job submit --address {cluster.jobs} -- {entrypoint}"
-    return subprocess.run(["bash", "-c", submit], env=environment(), capture_output=True, text=True, timeout=400)
+    return subprocess.run(["bash", "-c", submit], env=environment(), capture_output=True, text=True, timeout=1200)
 
 
 def by_the_clock(cluster: Cluster, name: str, job: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
