@@ -20,7 +20,6 @@ from jobs._pool import announce_resources
 from jobs._preprocess import makes_columns
 from jobs._recipe import Recipe
 from jobs._run_folder import MODULE, RECORD, Data, RunFolder, init_inputs
-from jobs._spinning import worker_environment
 from jobs._tracking import Run, Tracker
 from jobs._tracking.datasets import StoreDataset
 from pipelines.loader import ShardDataset
@@ -125,7 +124,6 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
             name="pretrain",
             storage_path=scratch,
             failure_config=train.FailureConfig(max_failures=workers.max_failures),
-            worker_runtime_env=worker_environment(job),
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )

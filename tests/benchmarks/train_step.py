@@ -18,13 +18,11 @@ from pathlib import Path
 
 import torch
 
-import jobs
 from e4t_core.backbones import load_backbone, load_clip
 from e4t_core.training import train
 from jobs import _ray
 from jobs._recipe import Recipe
 from jobs._sections import RayConfig
-from jobs._spinning import LONG
 from pipelines.loader import ShardDataset, ShardLoader
 from tests.benchmarks.measure import Figure, peak_memory, ratio, share_beside
 from tests.benchmarks.tiny_data import TINY, Stream, tiny_recipe, tiny_shards
@@ -33,6 +31,8 @@ THREADS = (1, 2)
 """One leaves a core to Ray's own processes; two is what the tiny recipe uses."""
 ROUNDS = 5
 """Two runs of the same differ by 5 % and more, so both are measured so often, in turns."""
+TORCHS_SPIN = "300000"
+"""``GOMP_SPINCOUNT`` as OpenMP has it where nobody sets it, and so PyTorch."""
 LOG_EVERY = 5
 SETTINGS = (f"train.log_every={LOG_EVERY}", "train.checkpoint_every=100000")
 
@@ -61,7 +61,7 @@ def plain_steps(recipe: Recipe, shards: str) -> list[float]:
 def plain_alone(sets: Sequence[str], shards: str, spin: str, at_once: int = 1) -> list[float]:
     """Median step of so many processes of the plain loop at once. OpenMP reads its settings when a process starts."""
     command = [sys.executable, "-m", "tests.benchmarks.train_step", shards, *sets]
-    env = {**os.environ, jobs.SPIN: spin}  # these processes import jobs, which would set its own
+    env = {**os.environ, "GOMP_SPINCOUNT": spin}  # these processes import jobs, which would set its own
     running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(at_once)]
     texts = [process.communicate()[0] for process in running]
     return [float(text.split("STEP ")[1]) for text in texts]
@@ -70,11 +70,9 @@ def plain_alone(sets: Sequence[str], shards: str, spin: str, at_once: int = 1) -
 def ray_train_steps(recipe_sets: list[str], shards: str, out: Path) -> list[float]:
     """The same as the pretrain job logs it."""
     sets = [word for text in recipe_sets for word in ("--set", text)]
-    # as a user starts it: what this process has is from importing jobs, unless the user set it
-    env = {k: v for k, v in os.environ.items() if k != jobs.SPIN or not jobs.SPIN_IS_OURS}
     subprocess.run(
         [sys.executable, "-m", "jobs", "pretrain", "--recipe", "tiny", *sets, "--shards", shards, "--out", str(out)],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env,
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [line["seconds_per_step"] for line in lines]
@@ -94,7 +92,7 @@ def _compared(steps: int, rounds: int, threads: int) -> list[Figure]:
         with _ray.session(RayConfig(address="local", num_cpus=2)):
             shards = tiny_shards(Path(temp), recipe).uri
         for number in range(rounds):
-            plain.extend(plain_alone(sets, shards, LONG))
+            plain.extend(plain_alone(sets, shards, TORCHS_SPIN))
             with peak_memory(every=2) as peak, share_beside("ray::RayTrainWorker") as share:
                 steps_of_ray = ray_train_steps([*TINY, *sets], shards, Path(temp) / f"run-{number}")
             ours.append(statistics.median(steps_of_ray[1:]))
