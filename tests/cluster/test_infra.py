@@ -35,6 +35,16 @@ SMALL = (
 LiDB = ("stages.lidb.tune.steps=2",)
 JUDGED = ("source.identities=6", "personalize.max_identities=6")
 """A night refuses fewer people than could show a drop."""
+TRAINED, TUNED = "train.steps: 4, train.batch_size: 4", "method.personalize.steps: 2"
+LITTLE = {
+    "domain_agnostic": f"{TRAINED}, {TUNED}",
+    "taming_encoder": TRAINED,
+    "hyperdreambooth": f"{TRAINED}, {TUNED}, source.identities: 4, stages.lidb.tune.steps: 2",
+    "textual_inversion": TUNED,
+    "dreambooth": TUNED,
+    "lora": TUNED,
+}
+"""A night's own settings say who is personalized; how long its other methods train is in their recipes."""
 
 
 def in_miniature(words: Sequence[str], bucket: str) -> list[str]:
@@ -48,7 +58,9 @@ def in_miniature(words: Sequence[str], bucket: str) -> list[str]:
             recipe = value = TINY[value]
         if not (flag == "--set" and value.startswith(REAL)):
             out += [flag, value.replace("s3://e4t", bucket)]
-    small = SMALL + (LiDB if recipe.startswith("hyperdreambooth") else ()) + (JUDGED if out[0] == "nightly" else ())
+    small = SMALL + (LiDB if recipe.startswith("hyperdreambooth") else ())
+    if out[0] == "nightly":
+        small += (*JUDGED, *(f"nightly.methods.{name}.changes={{{little}}}" for name, little in LITTLE.items()))
     return [*out, *(word for text in small for word in ("--set", text)), "--json"]
 
 
