@@ -45,6 +45,8 @@ def session(config: RayConfig) -> Iterator[None]:
         # level; what goes wrong in a worker reaches the driver as an exception, and the log files keep the rest.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+        # nobody is shown the workers' logs, so nothing need list their folder ten times a second
+        os.environ.setdefault("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "0")
         ray.init(
             address="local",
             num_cpus=config.num_cpus,

@@ -107,13 +107,13 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     import ray
     from ray import train
-    from ray.train.torch import TorchTrainer
 
     from jobs._train_worker import Task, work
+    from jobs._trainer import LeanTrainer
 
     workers = job.recipe.workers
     per_worker = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
-    trainer = TorchTrainer(
+    trainer = LeanTrainer(
         work,
         # a reference, so that Ray's controller does not import our models to read it
         train_loop_config={"task": ray.put(Task(job.recipe, data, folder.store.uri, board))},

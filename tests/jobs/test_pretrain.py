@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
@@ -229,6 +230,15 @@ def test_begins_from_the_module_of_an_earlier_run(
         torch.testing.assert_close(here[name], tensor, rtol=0, atol=1e-9)
     inputs = json.loads((tmp_path / "more" / "record.json").read_text())["inputs"]
     assert inputs["init_sha256"] == pretrained["sha256"]
+
+
+def test_ray_train_starts_no_actor_that_has_nothing_to_do(shards: str, tracking: str, tmp_path: Path) -> None:
+    start(
+        "pretrain", "--shards", shards, "--out", str(tmp_path / "run"), sets=(f"mlflow.uri={tracking}", "train.steps=1")
+    )
+    started = {actor["ActorClassName"].split(".")[-1] for actor in ray._private.state.actors().values()}
+    assert {"TrainController", "RayTrainWorker"} <= started, "the names are those that Ray has"
+    assert started.isdisjoint({"DatasetManager", "PlacementGroupCleaner"})
 
 
 def test_a_start_that_is_no_finished_run_is_refused(shards: str, tmp_path: Path) -> None:
