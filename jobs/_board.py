@@ -13,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-_POLL_S = 0.5
+_POLL_S = 1.0
 
 
 class _Notices:

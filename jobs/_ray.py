@@ -14,6 +14,20 @@ from e4t_core.errors import UsageError
 from jobs._sections import RayConfig
 
 _PASSED_ON = ("AWS_", "MLFLOW_", "E4T_", "OMP_", "GOMP_", "HF_", "NO_PROXY")
+QUIET = {
+    # Ray's C++ layer reports harmless states of Data and Train as errors, and every process announces its log level;
+    # what goes wrong in a worker reaches the driver as an exception, and the log files keep the rest
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
+    # nobody is shown the workers' logs, so nothing need list their folder ten times a second
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    # nor their tasks, times and metrics: there is no dashboard
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_prestart_worker_first_driver": "0",  # such workers have another environment than ours, and wait in vain
+}
+"""What a local Ray need not do: it shares its cores with the work."""
 _OBJECT_STORE_BYTES = 256 << 20
 """Rows carry descriptions, never images: a local object store can be small."""
 
@@ -41,12 +55,8 @@ def session(config: RayConfig) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     runtime_env = {"env_vars": environment()}
     if address == "local":
-        # Ray's C++ layer reports harmless states of Data and Train as errors, and every process announces its log
-        # level; what goes wrong in a worker reaches the driver as an exception, and the log files keep the rest.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-        # nobody is shown the workers' logs, so nothing need list their folder ten times a second
-        os.environ.setdefault("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "0")
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         ray.init(
             address="local",
             num_cpus=config.num_cpus,

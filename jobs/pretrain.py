@@ -16,10 +16,11 @@ from jobs._board import Board
 from jobs._job import Job
 from jobs._lineage import lineage, public
 from jobs._models import absolute, clip_dims, describe, open_shards
-from jobs._pool import announce_resources
+from jobs._pool import announce_resources, is_local
 from jobs._preprocess import makes_columns
 from jobs._recipe import Recipe
 from jobs._run_folder import MODULE, RECORD, Data, RunFolder, init_inputs
+from jobs._spinning import worker_environment
 from jobs._tracking import Run, Tracker
 from jobs._tracking.datasets import StoreDataset
 from pipelines.loader import ShardDataset
@@ -115,6 +116,7 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
     per_worker = {"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})}
     trainer = LeanTrainer(
         work,
+        grows=not is_local(job),
         # a reference, so that Ray's controller does not import our models to read it
         train_loop_config={"task": ray.put(Task(job.recipe, data, folder.store.uri, board))},
         scaling_config=train.ScalingConfig(
@@ -124,6 +126,7 @@ def _fit(job: Job, folder: RunFolder, data: Data, board: Board, scratch: str) ->
             name="pretrain",
             storage_path=scratch,
             failure_config=train.FailureConfig(max_failures=workers.max_failures),
+            worker_runtime_env=worker_environment(job),
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )

@@ -18,6 +18,7 @@ import pytest
 # each other at every operation. Set before torch is imported, and inherited by the processes that tests start.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # no training of a test has the cores to itself
 
 # a busy machine is slow, and no test here is about time
 hypothesis.settings.register_profile("e4t", deadline=None)
