@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,39 +34,88 @@ class _Notices:
         return self.notices[seen:]
 
 
-class Board:
-    """Handle of a board; picklable, a plain name. Telling never waits and never fails the work."""
+class _OnCluster:
+    """An actor that all nodes reach by its name."""
 
     def __init__(self) -> None:
-        self.name = f"board-{uuid.uuid4().hex}"
+        self.name, self.seen = f"board-{uuid.uuid4().hex}", 0
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # on the driver's node: the loss of a worker node must not take it away
         self._owned = ray.remote(num_cpus=0, scheduling_strategy=here, name=self.name)(_Notices).remote()
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"name": self.name}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name, "seen": 0}
 
     @cached_property
     def _actor(self) -> ActorHandle:
         return ray.get_actor(self.name)
 
     def tell(self, notice: Any) -> None:
-        """Put up one notice (plain values)."""
         self._actor.tell.remote(notice)
+
+    def news(self) -> list[Any]:
+        new: list[Any] = ray.get(self._actor.since.remote(self.seen))
+        self.seen += len(new)
+        return new
+
+
+class _OnMachine:
+    """A file that all processes of a machine add lines to; unlike an actor, it never takes a core from the work."""
+
+    def __init__(self) -> None:
+        handle, self.path = tempfile.mkstemp(prefix="e4t-board-", suffix=".jsonl")
+        os.close(handle)
+        self.seen = 0
+        weakref.finalize(self, Path(self.path).unlink, missing_ok=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "seen": 0}
+
+    def tell(self, notice: Any) -> None:
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(handle, json.dumps(notice).encode() + b"\n")  # one write: lines of several processes never mix
+        finally:
+            os.close(handle)
+
+    def news(self) -> list[Any]:
+        with open(self.path, "rb") as file:
+            file.seek(self.seen)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]  # the rest is being written
+        self.seen += len(whole)
+        return [json.loads(line) for line in whole.split(b"\n")[:-1]]
+
+
+class Board:
+    """Handle of a board; picklable. Telling waits for nobody.
+
+    Args:
+        local: whether all that tell are processes of this machine.
+    """
+
+    def __init__(self, local: bool) -> None:
+        self._held: _OnMachine | _OnCluster = _OnMachine() if local else _OnCluster()
+
+    def tell(self, notice: Any) -> None:
+        """Put up one notice, of what JSON has."""
+        self._held.tell(notice)
+
+    def read(self) -> list[Any]:
+        """Every notice that this handle has not read; all that its own process told are among them."""
+        return self._held.news()
 
     @contextmanager
     def read_by(self, reader: Callable[[Any], None]) -> Iterator[None]:
-        """Inside, ``reader`` gets every notice soon after it was told, in order; the rest on leaving.
+        """Inside, ``reader`` gets every notice soon after it was told, in order; what has come by then on leaving.
 
         An exception of ``reader`` is raised on leaving, unless another is already on its way.
         """
-        over, seen = threading.Event(), 0
+        over = threading.Event()
         failed: list[Exception] = []
 
         def drain() -> None:
-            nonlocal seen
-            for notice in ray.get(self._actor.since.remote(seen)):
-                seen += 1
+            for notice in self.read():
                 if not failed:
                     reader(notice)
 

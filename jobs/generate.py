@@ -13,7 +13,7 @@ from jobs._board import Board
 from jobs._drawing import Painter, Task, commit_pictures, count_images, drawing_task
 from jobs._job import Job
 from jobs._lineage import lineage, public
-from jobs._pool import announce_resources, spread
+from jobs._pool import announce_resources, is_local, spread
 from jobs._rows import IMAGE_ROWS
 from jobs._units import Unit, done, each_commit, publish_streamed
 
@@ -53,7 +53,7 @@ def _work(job: Job, task: Task, left: Sequence[Unit], images: int, to_do: int) -
     with job.ray(), job.progress(images, "generate", "image") as bar:
         announce_resources(job, 1, config.cpus, config.gpus)
         bar.n = bar.initial = images - to_do
-        board = Board()
+        board = Board(is_local(job))
 
         def drawn(count: int) -> None:
             bar.update(min(count, images - bar.n))  # a unit that is done again counts twice

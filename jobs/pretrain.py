@@ -89,7 +89,7 @@ def _train(job: Job, folder: RunFolder, data: Data, tracked: Run) -> None:
     """Run the workers and show what they tell."""
     workers = job.recipe.workers
     announce_resources(job, workers.num_workers, workers.cpus, workers.gpus)
-    board = Board()
+    board = Board(is_local(job))
     resumed = folder.steps()
     start = f"going on from step {resumed[-1]}" if resumed else "from the start"
     job.say(

@@ -34,8 +34,7 @@ ROUNDS = 5
 """Two runs of the same differ by 5 % and more, so both are measured so often, in turns."""
 TORCHS_SPIN = "300000"
 """``GOMP_SPINCOUNT`` as OpenMP has it where nobody sets it, and so PyTorch."""
-LOG_EVERY = 5
-SETTINGS = (f"train.log_every={LOG_EVERY}", "train.checkpoint_every=100000")
+SETTINGS = ("train.checkpoint_every=100000",)
 
 
 def plain_steps(recipe: Recipe, shards: str) -> list[float]:
@@ -86,7 +85,7 @@ def ray_train_steps(recipe_sets: list[str], shards: str, out: Path) -> list[floa
 
 def run(quick: bool) -> list[Figure]:
     """Median step of both, the first ones (compilation, caches) left out."""
-    steps, rounds = (15, 1) if quick else (40, ROUNDS)
+    steps, rounds = (30, 1) if quick else (50, ROUNDS)
     return [figure for threads in THREADS for figure in _compared(steps, rounds, threads)]
 
 

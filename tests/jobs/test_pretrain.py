@@ -243,7 +243,9 @@ def test_ray_train_starts_no_actor_that_has_nothing_to_do(shards: str, tracking:
     actors = [actor for key, actor in ray._private.state.actors().items() if key not in before]
     started = {actor["ActorClassName"].split(".")[-1] for actor in actors}
     assert {"TrainController", "RayTrainWorker"} <= started, "the names are those that Ray has"
-    assert started.isdisjoint({"DatasetManager", "PlacementGroupCleaner", "_AutoscalingCoordinatorActor"})
+    assert started.isdisjoint(
+        {"DatasetManager", "PlacementGroupCleaner", "_AutoscalingCoordinatorActor", "_Notices"}
+    ), "none that a Ray of one machine has no use for"
 
 
 def test_a_start_that_is_no_finished_run_is_refused(shards: str, tmp_path: Path) -> None:
