@@ -9,8 +9,8 @@ from jobs._job import Job
 from jobs._pool import is_local
 
 LONG = "30000"
-"""A tenth of what OpenMP has where nobody sets it: as fast, and where another program does take a core, a step takes a
-third of the time (`python -m tests.benchmarks.spinning`)."""
+"""A tenth of what OpenMP has where nobody sets it: nearly as fast, and where another program does take a core, a step
+takes a quarter of the time (`python -m tests.benchmarks.spinning`)."""
 
 
 def worker_environment(job: Job) -> dict[str, Any]:
