@@ -98,7 +98,11 @@ class Board:
         self._held: _OnMachine | _OnCluster = _OnMachine() if local else _OnCluster()
 
     def tell(self, notice: Any) -> None:
-        """Put up one notice, of what JSON has."""
+        """Put up one notice, of what JSON has.
+
+        Raises:
+            OSError: on one machine, its folder for temporary files is full.
+        """
         self._held.tell(notice)
 
     def read(self) -> list[Any]:
