@@ -170,6 +170,18 @@ def test_the_page_is_whole_and_stands_alone(page: str) -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_the_title_names_everything_once(bench: Path, tmp_path: Path, both: str) -> None:
+    recipe = result(bench, "first")["name"]
+    assert Tree(both).root.all("title")[0].text.endswith(f": e4t, {OTHER}, {recipe}")
+    for variant in ("full", "no_tuning"):  # as of `ablate`: one method, told apart by recipes
+        shutil.copytree(bench / "scored-first", tmp_path / f"scored-{variant}")
+        file = tmp_path / f"scored-{variant}" / "evaluation.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"name": variant}))
+    assert report(tmp_path, tmp_path / "out", "full", "no_tuning") == 0
+    title = Tree((tmp_path / "out" / "report.html").read_text()).root.all("title")[0].text
+    assert title.endswith(": full, no_tuning")
+
+
 def test_every_image_is_inside_and_described(page: str) -> None:
     images = Tree(page).root.all("img")
     assert len(images) >= 5 * (1 + 3)
