@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ from jobs._recipe import load
 from jobs._variants import assignments
 from tests.benchmarks.papers.__main__ import COMMAND, KEPT, PAGE
 from tests.benchmarks.papers.claims import CLAIMS, CONTRADICTED, MISSING, OPEN, REPRODUCED, UNTESTABLE, Claim, judge
-from tests.benchmarks.papers.page import SECTIONS, page, plots
+from tests.benchmarks.papers.page import page, plots
+from tests.benchmarks.papers.sections import SECTIONS
 from tests.benchmarks.papers.studies import DATE, STUDIES, Results, keep_all
 from tests.jobs import evaluations
 
@@ -76,6 +78,23 @@ def test_the_page_has_ours_and_theirs_and_every_claim(results: Results) -> None:
     tally = next(line for line in text.splitlines() if line.startswith(f"Of {total} claims: "))
     assert sum(int(part.split()[0]) for part in tally.split(": ")[1].split(", ")) == total
     assert f"{text.count(f': **{REPRODUCED}**')} {REPRODUCED}" in tally
+
+
+def test_variants_are_told_from_the_whole_method_by_identity(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "e4t").mkdir()
+    for variant, method in (("full", "e4t"), ("no_tuning", "dreambooth"), ("no_offsets", "textual_inversion")):
+        kept = results.folder / "benchmark" / f"{method}.parquet"
+        (tmp_path / "e4t" / f"{variant}.parquet").write_bytes(kept.read_bytes())
+    text = page(Results(tmp_path), "the command")
+    (table,) = re.findall(r"Each less `full`.*:\n\n((?:\|.*\n)+)", text)  # one section alone has anything to compare
+    head, _, *rows = table.splitlines()
+    assert head == "| | ID | CLIP-T | CLIP-I |"
+    cells = {row.split(" | ")[0].removeprefix("| "): row.split(" | ")[1] for row in rows}
+    assert list(cells) == ["no tuning", "no offsets"]
+    verdict = judge(Claim("", "e4t/no_tuning", "e4t/full", "identity"), Results(tmp_path))
+    assert verdict.word == CONTRADICTED
+    assert cells["no tuning"] == f"**{verdict.why.removesuffix(', 20 identities')}**"
+    assert not cells["no offsets"].startswith("**")
 
 
 def test_pictures_stand_where_there_are_points_to_compare(results: Results) -> None:
