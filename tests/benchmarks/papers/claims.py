@@ -55,9 +55,18 @@ def judge(claim: Claim, results: Results) -> Verdict:
     for place, entry in ((claim.more, more), (claim.less, less)):
         if claim.score not in entry.scores:
             return Verdict(MISSING, f"{claim.score} of {place}")
-    ours, theirs = (those(entry.means(claim.score), claim.of) for entry in (more, less))
-    gap = bootstrap_difference(ours, theirs, **resampling(more))
-    return Verdict(_word(gap), f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}], {gap.identities} identities")
+    gap = difference(more, less, claim.score, claim.of)
+    return Verdict(_word(gap), f"{told(gap)}, {gap.identities} identities")
+
+
+def difference(ours: Entry, theirs: Entry, score: str, of: str) -> Interval:
+    """Mean of ``ours - theirs`` over the identities of both whose names begin with ``of``."""
+    return bootstrap_difference(*(those(entry.means(score), of) for entry in (ours, theirs)), **resampling(ours))
+
+
+def told(gap: Interval) -> str:
+    """A difference with its interval, all with signs."""
+    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
 
 
 def resampling(entry: Entry) -> dict[str, Any]:

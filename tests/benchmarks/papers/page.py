@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from e4t_core.metrics._statistics import Interval, bootstrap_difference, bootstrap_mean
+from e4t_core.metrics._statistics import Interval, bootstrap_mean
 from jobs._aggregates import with_interval, with_spread
 from jobs._report.inputs import Entry
-from tests.benchmarks.papers.claims import CLAIMS, judge, resampling, those
+from tests.benchmarks.papers.claims import CLAIMS, difference, judge, resampling, those, told
 from tests.benchmarks.papers.sections import SECTIONS, Section
 from tests.benchmarks.papers.studies import STUDIES, Results
 
@@ -116,15 +116,13 @@ def _against(section: Section, entries: Mapping[str, Entry | None]) -> Iterator[
     yield f"Each less `{section.against}`, paired by identity, in bold where the 95 % interval leaves out zero:"
     yield from ("", f"| | {' | '.join(_titles(section))} |", "|---" * (len(section.columns) + 1) + "|")
     for label, entry in others.items():
-        pairs = ((those(one.means(c), section.of) for one in (entry, whole)) for c in section.columns)
-        gaps = (bootstrap_difference(*pair, **resampling(whole)) for pair in pairs)
-        yield f"| {label} | {' | '.join(_gap(gap) for gap in gaps)} |"
+        gaps = (difference(entry, whole, column, section.of) for column in section.columns)
+        yield f"| {label} | {' | '.join(map(_gap, gaps))} |"
     yield ""
 
 
 def _gap(gap: Interval) -> str:
-    text = f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-    return f"**{text}**" if gap.low > 0 or gap.high < 0 else text
+    return f"**{told(gap)}**" if gap.low > 0 or gap.high < 0 else told(gap)
 
 
 def _identities(entry: Entry, of: str) -> int:

@@ -71,7 +71,7 @@ SECTIONS = (
         ("identity", "identity_heldout", "clip_t", "diversity", "seconds_personalize"),
         {},
         _PRINTS_NONE + " Rows of different days (last table) are of different hours of one machine, more or less busy: "
-        "E4T and its variants of figure 4(b) took 9 to 19 seconds.",
+        "their seconds are rough.",
     ),
     Section(
         "E4T, table 2: steps and time",
