@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from e4t_core.config import Config
+from e4t_core.errors import nearest
 from e4t_core.sampling import SamplerConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -196,11 +197,14 @@ class NightlyMethod(Config):
             metrics, models and machines are always the nightly's.
         changes: to that recipe, as ``{method.personalize.steps: 40}``.
         checkpoint: what `pretrain` wrote; ``null`` pre-trains by ``recipe`` on the first night.
+        as_long_as: another method of the night, whose mean seconds to learn one identity, measured in the same night,
+            are the ``method.personalize.seconds`` of this one. The recipe's ``steps`` still end it if they come first.
     """
 
     recipe: str | None = None
     changes: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str | None = None
+    as_long_as: str | None = None
 
 
 class NightlyConfig(Config):
@@ -233,6 +237,18 @@ class NightlyConfig(Config):
     bootstrap_samples: Annotated[int, Field(ge=100)] = 5000
     keep: Count = 2
     webhook: str | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _as_long_as_one_that_takes_its_own_time(self) -> NightlyConfig:
+        timed = {name: method.as_long_as for name, method in self.methods.items() if method.as_long_as is not None}
+        known = [name for name in self.methods if name not in timed]
+        for name, other in timed.items():
+            if other not in known:
+                raise ValueError(
+                    f"methods.{name}.as_long_as: no method of the night that takes its own time is called "
+                    f"'{other}'{nearest(other, known)}"
+                )
+        return self
 
 
 class RayConfig(Config):

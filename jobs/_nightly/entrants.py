@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ _PARTS = {
 nightly's recipe."""
 _PEOPLE = ("source", "shards")
 """Taken from it as well once a method has learned: until then, data are the method's own."""
+_BUDGET = "method.personalize.seconds"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Entrant:
         learning: ``--set`` for its pre-training and the data of that.
         benchmark: ``--set`` for everything that is compared.
         given: the checkpoint, if the recipe gives one.
+        as_long_as: the entrant whose measured time is its budget, if it has one.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Entrant:
     learning: tuple[str, ...]
     benchmark: tuple[str, ...]
     given: str | None
+    as_long_as: str | None = None
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -79,6 +82,10 @@ class Entrant:
         """Folder of the pre-training; a hash of what decides it."""
         return f"pretrained/{fingerprint({**decisive(self.training.dump()), 'data': data_of(self.training)})}"
 
+    def within(self, seconds: float) -> Entrant:
+        """The same, with a budget for learning one identity."""
+        return replace(self, benchmark=(*self.benchmark, f"{_BUDGET}={float(f'{seconds:.4g}')}"))
+
 
 def benchmark(which: str, sets: Sequence[str], config: NightlyConfig) -> Recipe:
     """The nightly's own recipe with the people that it is about."""
@@ -95,11 +102,15 @@ def entrants(
         places: further changes for everything, as where runs are logged.
 
     Raises:
-        UsageError: a recipe does not resolve, or a method has neither a checkpoint nor data to learn from.
+        UsageError: a recipe does not resolve, a method has neither a checkpoint nor data to learn from, or it is to
+            learn as long as one that is not named, or cannot.
     """
     whole = benchmark(which, sets, config)
     own = [*assignments(config.people), *without_nightly(sets)]
-    return [_entrant(name, config.methods[name], which, own, whole, places) for name in names]
+    found = [_entrant(name, config.methods[name], which, own, whole, places) for name in names]
+    for entrant in found:
+        _check_time(entrant, names)
+    return found
 
 
 def _entrant(
@@ -118,13 +129,29 @@ def _entrant(
         learning = (*changes, *assignments({**_shared(shared), **places}), *_ALONE)
         people = assignments({"seed": whole["seed"], **{key: whole[key] for key in _PEOPLE}, **_ingest(whole)})
     named = f"name={_title(whole, name, load(method.recipe or which, learning))}"
-    out = Entrant(name, method.recipe or which, learning, (*learning, *people, named), method.checkpoint)
+    out = Entrant(
+        name, method.recipe or which, learning, (*learning, *people, named), method.checkpoint, method.as_long_as
+    )
     if method.recipe is None and out.learns:
         raise UsageError(
             f"nightly.methods.{name} has neither a checkpoint nor a recipe of its own: give what `pretrain` wrote as "
             f"--set nightly.methods.{name}.checkpoint=URI, or what it learns from as nightly.methods.{name}.recipe=NAME"
         )
     return out
+
+
+def _check_time(entrant: Entrant, names: Sequence[str]) -> None:
+    """Tell before the first hour what would be told after it."""
+    other = entrant.as_long_as
+    if other is None:
+        return
+    where = f"nightly.methods.{entrant.name}.as_long_as"
+    if other not in names:
+        raise UsageError(f"{where} is {other}, whose time is measured in the same night: --only {other},{entrant.name}")
+    try:
+        load(entrant.which, entrant.within(1.0).benchmark)
+    except UsageError as error:
+        raise UsageError(f"{where}: method '{entrant.recipe.method.name}' takes no time limit: {error}") from error
 
 
 def without_nightly(sets: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from e4t_core.errors import UsageError
+from e4t_core.errors import DataError, UsageError
 from e4t_core.record import fingerprint
 from e4t_core.storage import Store
 from jobs._job import Job
@@ -78,6 +78,7 @@ class Runner:
                 "checkpoint": e.given,
                 "recipe": _decisive(e.recipe),
                 "training": _decisive(e.training) if e.learns else None,
+                **({"as_long_as": e.as_long_as} if e.as_long_as else {}),
             }
             for e in self.entrants
         }
@@ -97,8 +98,9 @@ class Runner:
         self.history.begin(self.date, self.asked(), lineage("nightly", self._quiet()))
         with self.job.ray():
             data = {uri: self._people(uri, e) for uri, e in {e.people: e for e in self.entrants}.items()}
-            made = {e.name: self._method(e) for e in self.entrants}
-        words = [word for name in made for word in ("--evaluation", self._url(name, "evaluation"))]
+            # first those whose time is measured, then those that learn as long as they
+            made = {e.name: self._method(e) for e in sorted(self.entrants, key=lambda e: e.as_long_as is not None)}
+        words = [word for e in self.entrants for word in ("--evaluation", self._url(e.name, "evaluation"))]
         report = self._do("report", self.recipe.name, self.job.args.recipe, self._own, *words, out=self._key("report"))
         results = {name: Store(self._url(name, "evaluation")).read_json("evaluation.json") for name in made}
         scores = {name: scores_of(Store(self._url(name, "evaluation")), result) for name, result in results.items()}
@@ -139,6 +141,8 @@ class Runner:
         people = ("--shards", self.job.store.url(entrant.people))
         using = (*people, *(("--checkpoint", checkpoint) if checkpoint else ()))
         adapters, images = (("--" + what, self._url(entrant.name, what)) for what in ("adapters", "images"))
+        if entrant.as_long_as is not None:
+            entrant = entrant.within(self._took(entrant.as_long_as))
         self._compared("personalize", entrant, "adapters", *using)
         self._compared("generate", entrant, "images", *using, *adapters)
         self._compared("evaluate", entrant, "evaluation", *people, *images)
@@ -153,6 +157,15 @@ class Runner:
             shards = ("--shards", self.job.store.url(entrant.shards))
             self._do("pretrain", *learning, *shards, out=entrant.checkpoint)
         return uri
+
+    def _took(self, name: str) -> float:
+        """Mean seconds in which a method learned one identity this night; a night that goes on reads the same ones."""
+        uri = self._url(name, "evaluation")
+        (figures,) = Store(uri).read_json("evaluation.json")["methods"]
+        seconds = figures["costs"].get("seconds_personalize", {}).get("mean")
+        if not seconds:
+            raise DataError(f"{uri} has no time in which {name} learned one identity, for others to learn as long")
+        return float(seconds)
 
     def _compared(self, command: str, entrant: Entrant, what: str, *words: str) -> dict[str, Any]:
         return self._do(

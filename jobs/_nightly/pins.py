@@ -116,6 +116,10 @@ def facts(recipe: Recipe, entrant: Entrant, checkpoint: str | None, data: str) -
 
 
 def under_test(entrant: Entrant) -> dict[str, Any]:
-    """Settings that a night may change and still be compared."""
+    """Settings that a night may change and still be compared.
+
+    Of a budget that is measured anew every night, whose it is: the seconds themselves are among the method's costs.
+    """
     dumped = entrant.recipe.dump()
-    return {"method": dumped["method"], "generate": {"sampler": dumped["generate"]["sampler"]}}
+    timed = {"as_long_as": entrant.as_long_as} if entrant.as_long_as else {}
+    return {"method": dumped["method"], "generate": {"sampler": dumped["generate"]["sampler"]}, **timed}

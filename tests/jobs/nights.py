@@ -37,6 +37,7 @@ class Commands:
         ran: the commands in order, each parsed.
         drop: method -> score -> what it lost.
         lost: shares of images without a face, by method.
+        took: seconds to learn one identity, by method.
         die: the command after which the night is killed.
     """
 
@@ -44,6 +45,7 @@ class Commands:
         self.ran: list[Any] = []
         self.drop: dict[str, dict[str, float]] = {}
         self.lost: dict[str, float] = {}
+        self.took: dict[str, float] = {}
         self.failed: dict[str, str] = {}
         self.die: str | None = None
 
@@ -72,7 +74,8 @@ class Commands:
             }
             for column, title in TITLES.items()
         }  # fmt: skip
-        figures = {"method": recipe.method.name, "identities": 8, "images": len(rows), "scores": scores, "costs": {}}
+        costs = {"seconds_personalize": {"mean": self.took[name]}} if name in self.took else {}
+        figures = {"method": recipe.method.name, "identities": 8, "images": len(rows), "scores": scores, "costs": costs}
         store.write_json(
             "evaluation.json", {"methods": [figures], "rows": "rows/a.parquet", "images": {"failed": self.failed}}
         )

@@ -190,6 +190,65 @@ def test_of_two_that_finish_one_night_the_first_stands(tmp_path: Path, commands:
     assert history.commit({**there, "status": "regressed"}, {}) == there
 
 
+# --- as long as another
+
+SAME_TIME = (
+    "nightly.methods={lora: {recipe: lora_tiny, as_long_as: e4t, changes: {method.personalize.steps: 1000}}, "
+    "e4t: {checkpoint: 'bundled:e4t_face'}}",
+)
+
+
+def test_a_method_learns_as_long_as_another_took_the_same_night(tmp_path: Path, commands: Commands) -> None:
+    commands.took = {"e4t": 16.5512, "lora": 16.7}
+    night(tmp_path, "2026-01-01", sets=SAME_TIME)
+    ran = {(c.out.split("/")[-2], c.command): load(c.recipe, c.set) for c in commands.ran if "nights" in c.out}
+    each = ["personalize", "generate", "evaluate"]
+    assert list(ran)[:6] == [*(("e4t", c) for c in each), *(("lora", c) for c in each)]  # its time is measured first
+    tuned = [ran["lora", command].dump()["method"]["personalize"] for command in each]
+    assert [(t["seconds"], t["steps"]) for t in tuned] == [(16.55, 1000)] * 3
+    assert "seconds" not in ran["e4t", "personalize"].dump()["method"]["personalize"]
+    assert [url.split("/")[-2] for url in commands.ran[-1].evaluation] == ["lora", "e4t"]  # the recipe's order
+
+
+def test_a_budget_that_is_measured_anew_is_no_change_of_settings(tmp_path: Path, commands: Commands) -> None:
+    for date, seconds in (("2026-01-01", 16.6), ("2026-01-02", 16.4)):
+        commands.took = {"e4t": seconds, "lora": seconds}
+        done = night(tmp_path, date, sets=SAME_TIME)["methods"]["lora"]
+    assert (done["compared_with"], done["changes"]) == ("2026-01-01", [])
+    fixed = SAME_TIME[0].replace("as_long_as: e4t, ", "")
+    done = night(tmp_path, "2026-01-03", sets=(fixed,))["methods"]["lora"]
+    assert any("as_long_as" in line for line in done["changes"])
+
+
+def test_whose_time_a_method_has_is_part_of_the_night(tmp_path: Path, commands: Commands) -> None:
+    commands.took = {"e4t": 16.6}
+    night(tmp_path, "2026-01-01", sets=SAME_TIME)
+    with pytest.raises(UsageError, match=r"one of another recipe: .*as_long_as"):
+        night(tmp_path, "2026-01-01", sets=(SAME_TIME[0].replace("as_long_as: e4t, ", ""),))
+
+
+def test_a_time_that_nobody_takes_is_refused_at_once(tmp_path: Path, commands: Commands) -> None:
+    def refused(change: tuple[str, str], match: str, *more: str) -> None:
+        with pytest.raises(UsageError, match=match):
+            night(tmp_path, "2026-01-01", *more, sets=(SAME_TIME[0].replace(*change),))
+
+    refused(("as_long_as: e4t", "as_long_as: e4"), r"methods.lora.as_long_as: no method .* 'e4'; did you mean 'e4t'")
+    refused(("as_long_as: e4t", "as_long_as: lora"), r"no method of the night that takes its own time is called 'lora'")
+    refused(
+        ("", ""), r"lora.as_long_as is e4t, whose time is measured in the same night: --only e4t,lora", "--only", "lora"
+    )
+    timed = "{lora: {recipe: lora_tiny}, e4t: {checkpoint: 'bundled:e4t_face', as_long_as: lora}}"
+    refused(
+        (SAME_TIME[0], f"nightly.methods={timed}"), r"e4t.as_long_as: method 'e4t' takes no time limit: .*'seconds'"
+    )
+    assert not commands.ran
+
+
+def test_a_time_that_was_not_measured_is_told(tmp_path: Path, commands: Commands) -> None:
+    with pytest.raises(DataError, match=r"e4t/evaluation has no time in which e4t learned one identity"):
+        night(tmp_path, "2026-01-01", sets=SAME_TIME)
+
+
 # --- what it refuses
 
 
