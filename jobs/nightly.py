@@ -66,10 +66,13 @@ def _plan(job: Job, runner: Runner) -> dict[str, Any]:
     finished = runner.history.read(runner.date)
     state = "is finished" if finished else "was begun and goes on" if plan["begun"] else "is to be run"
     job.say(f"nightly: {runner.date} {state}: {', '.join(plan['methods'])} -> {job.out}")
+    width = max(map(len, [*plan["methods"], *plan["fingerprints"]]))
     for name, checkpoint in plan["methods"].items():
-        job.say(f"{name:<20} {checkpoint or 'needs no pre-training'}")
+        other = runner.config.methods[name].as_long_as
+        limit = f", learns as long as {other}" if other else ""
+        job.say(f"{name:<{width}} {checkpoint or 'needs no pre-training'}{limit}")
     for name, value in plan["fingerprints"].items():
-        job.say(f"{name:<20} {value}{' (pinned)' if name in runner.config.pins else ''}")
+        job.say(f"{name:<{width}} {value}{' (pinned)' if name in runner.config.pins else ''}")
     return {"dry_run": True, "out": job.out, "date": runner.date, **plan}
 
 

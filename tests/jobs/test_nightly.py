@@ -220,6 +220,13 @@ def test_a_budget_that_is_measured_anew_is_no_change_of_settings(tmp_path: Path,
     assert any("as_long_as" in line for line in done["changes"])
 
 
+def test_the_plan_says_whose_time_it_is(tmp_path: Path, commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+    night(tmp_path, "2026-01-01", "--dry-run", sets=SAME_TIME)
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines()}
+    assert lines["lora"] == "needs no pre-training, learns as long as e4t"
+    assert lines["e4t"] == "bundled:e4t_face"
+
+
 def test_whose_time_a_method_has_is_part_of_the_night(tmp_path: Path, commands: Commands) -> None:
     commands.took = {"e4t": 16.6}
     night(tmp_path, "2026-01-01", sets=SAME_TIME)
