@@ -387,6 +387,8 @@ def test_a_night_that_does_not_finish_is_told(
         ("nightly_tiny", ()),
         ("nightly_tiny", ("personalize.actors=3", "personalize.threads=1", "personalize.held_out=1")),
         ("nightly_lfw", ("source.path=/data/lfw", "backbone.path=/models/sd15", "nightly.webhook=https://h/secret")),
+        ("benchmark_tiny", ()),
+        ("benchmark_lfw", ("source.path=/data/lfw",)),
     ],
 )
 def test_all_methods_of_a_night_share_its_benchmark(which: str, sets: tuple[str, ...]) -> None:
@@ -406,6 +408,25 @@ def test_all_methods_of_a_night_share_its_benchmark(which: str, sets: tuple[str,
             assert entrant.training.source != whole.source
             assert entrant.training.seed == load(entrant.which).seed
         assert "secret" not in json.dumps(ours.dump())
+
+
+BASELINES = ("textual_inversion", "dreambooth", "lora")
+
+
+@pytest.mark.parametrize("which", ["benchmark_tiny", "benchmark_lfw"])
+def test_a_benchmark_has_all_methods_and_all_ways_of_the_baselines(which: str) -> None:
+    config = load(which).nightly
+    assert config is not None
+    found = {e.name: e for e in entrants(which, (), config, tuple(config.methods), {})}
+    assert {e.recipe.method.name for e in found.values()} == {
+        "e4t", "domain_agnostic", "taming_encoder", "hyperdreambooth", *BASELINES,
+    }  # fmt: skip
+    for name in BASELINES:
+        whole, timed = found[f"{name}_all"].recipe, found[f"{name}_same_time"]
+        assert (found[name].recipe.personalize.images, whole.personalize.images) == (1, "all")
+        assert timed.as_long_as == "e4t"
+        steps = [e.recipe.dump()["method"]["personalize"]["steps"] for e in (found[name], timed)]
+        assert steps[1] > 10 * steps[0]  # time ends it
 
 
 def test_the_seed_of_a_night_moves_neither_people_nor_pre_trainings() -> None:
