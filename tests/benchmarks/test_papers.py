@@ -13,7 +13,17 @@ from jobs._nightly.entrants import entrants
 from jobs._recipe import load
 from jobs._variants import assignments
 from tests.benchmarks.papers.__main__ import COMMAND, KEPT, PAGE
-from tests.benchmarks.papers.claims import CLAIMS, CONTRADICTED, MISSING, OPEN, REPRODUCED, UNTESTABLE, Claim, judge
+from tests.benchmarks.papers.claims import (
+    CLAIMS,
+    CONTRADICTED,
+    MISSING,
+    OPEN,
+    REPRODUCED,
+    UNTESTABLE,
+    Claim,
+    difference,
+    judge,
+)
 from tests.benchmarks.papers.page import page, plots
 from tests.benchmarks.papers.sections import SECTIONS
 from tests.benchmarks.papers.studies import DATE, STUDIES, Results, keep_all
@@ -140,6 +150,16 @@ def test_the_page_in_the_repository_is_of_the_figures_beside_it() -> None:
     assert any(kept.found.values())
     assert (kept.folder.parent / PAGE).read_text() == page(kept, COMMAND)
     assert all((kept.folder.parent / file).exists() for file, _ in plots(kept).values())
+
+
+def test_what_figure_4a_says_of_equal_time_is_so() -> None:
+    """Rows can be measured apart on other days: then 'the same night', and what follows from it, would be lies."""
+    found = Results(Path(__file__).parent / "results" / KEPT).found["benchmark"]
+    seconds = {name: entry.figures["costs"]["seconds_personalize"]["mean"] for name, entry in found.items()}
+    for name in ("textual_inversion", "dreambooth", "lora"):
+        assert seconds[f"{name}_same_time"] == pytest.approx(seconds["e4t"], rel=0.05), name  # a step more at most
+    for score in ("identity", "clip_t"):
+        assert difference(found["dreambooth_same_time"], found["dreambooth"], score, "").low > 0
 
 
 def test_every_place_is_made_by_its_study() -> None:
